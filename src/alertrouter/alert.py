@@ -1,0 +1,99 @@
+"""The nouns everyone shares. Imports nothing of ours and does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+
+#: Longest `dedup_key` the PagerDuty Events API v2 takes, in characters.
+DEDUP_KEY_LIMIT = 255
+
+
+class Status(StrEnum):
+    """What the sender last said about an alert."""
+
+    FIRING = "firing"
+    ACKNOWLEDGED = "acknowledged"
+    RESOLVED = "resolved"
+
+
+class Severity(StrEnum):
+    """PagerDuty's four severities, worst first."""
+
+    CRITICAL = "critical"
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link shown to the responder."""
+
+    href: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CommonEvent:
+    """An alert as PagerDuty would see it (PD-CEF). What rules read as `event` and may change.
+
+    Labels, tags and annotations of the sender are in `custom_details`.
+    """
+
+    summary: str
+    source: str
+    severity: Severity
+    timestamp: str = ""
+    component: str = ""
+    group: str = ""
+    class_: str = ""
+    custom_details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One condition, as one sender reported it once.
+
+    source:       the sender and, for a named one, its name: "alertmanager", "datadog/team-a".
+    fingerprint:  the sender's own identity of the alert; never empty, never derived from text or body.
+    episode:      the sender's name for this occurrence (startsAt, cycle key); "" where it has none.
+    episode_at:   when the occurrence began by the sender's clock, in ms since the epoch; 0 where unknown.
+    ended_at:     for a resolve, when it ended by the sender's clock, in ms since the epoch; 0 where unknown.
+    raw:          the body as received, a batch narrowed to this alert: what rules read as `raw_event`.
+    notes:        what we changed or could not understand, for the responder to see.
+    """
+
+    source: str
+    fingerprint: str
+    status: Status
+    event: CommonEvent
+    episode: str = ""
+    episode_at: int = 0
+    ended_at: int = 0
+    links: tuple[Link, ...] = ()
+    client: str = ""
+    client_url: str = ""
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Identity of the alert's record: sender plus the sender's own identity."""
+        return f"{self.source}:{self.fingerprint}"
+
+    @property
+    def dedup_key(self) -> str:
+        """PagerDuty's identity of the alert: the id, hashed only when it is too long for PagerDuty."""
+        return dedup_key_of(self.id)
+
+
+def dedup_key_of(alert_id: str) -> str:
+    """The id itself up to 255 characters, else its sender and the SHA-256 of the whole id."""
+    if len(alert_id) <= DEDUP_KEY_LIMIT:
+        return alert_id
+    source = alert_id.partition(":")[0][:100]
+    return f"{source}:sha256:{sha256(alert_id.encode()).hexdigest()}"

@@ -1,0 +1,30 @@
+"""The few exceptions a caller is meant to catch. Everything expected is a value, not one of these."""
+
+
+class AlertrouterError(Exception):
+    """Base of all errors raised on purpose; its text is written for the person who can mend it."""
+
+
+class BadPayload(AlertrouterError):
+    """A webhook body that no alert can be made of. `status` is the HTTP answer: 400, 413 or 415."""
+
+    def __init__(self, reason: str, *, status: int = 400) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+class RulesInvalid(AlertrouterError):
+    """A rules directory that cannot be loaded. `problems` are lines of the form file:line:col: what; what to do."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class SettingsInvalid(AlertrouterError):
+    """A setting that is missing or wrong; the text names it and says what to set."""
+
+
+class StoreUnavailable(AlertrouterError):
+    """Redis did not confirm: nothing may be answered with 2xx."""

@@ -1,0 +1,1 @@
+"""All of Redis: keys, scripts, the embedded server and the clock."""

@@ -1,0 +1,50 @@
+"""Every Redis key is made here. One hash tag per installation: every script is legal on Redis Cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one installation.
+
+    alert:    prefix of the alert records, hashes: `alert` + id
+    due:      zset of ids to judge, by the time they are due (ms)
+    waiting:  set of destinations that have sends waiting
+    wait:     prefix of one zset per destination, ids by rank and age: `wait` + destination
+    calls:    prefix of one zset per destination, the calls of the last 60 s: `calls` + destination
+    owners:   zset of workers by their last heartbeat (ms)
+    leases:   prefix of one zset per worker, its leases by their end (ms): `leases` + owner
+    fence:    counter that numbers the leases
+    dead:     hash of dead letters, "<id> <version> <destination>" to JSON
+    history:  capped stream of how alerts ended
+    """
+
+    alert: str
+    due: str
+    waiting: str
+    wait: str
+    calls: str
+    owners: str
+    leases: str
+    fence: str
+    dead: str
+    history: str
+
+
+def keys_of(instance: str) -> Keys:
+    """The keys of the installation named `instance`."""
+    tag = f"{{ar:{instance}}}:"
+    return Keys(
+        alert=tag + "alert:",
+        due=tag + "due",
+        waiting=tag + "waiting",
+        wait=tag + "wait:",
+        calls=tag + "calls:",
+        owners=tag + "owners",
+        leases=tag + "leases:",
+        fence=tag + "fence",
+        dead=tag + "dead",
+        history=tag + "history",
+    )

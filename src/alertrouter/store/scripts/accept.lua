@@ -1,0 +1,97 @@
+-- accept: take alerts in, tell duplicates from news.
+-- KEYS  1 due  2 history  3.. one alert record per alert, in the order of ARGV
+-- ARGV  1 now  2 window  3 resend_after  4 hold (all ms)  5 dedup mode: rolling | fixed  6 history length
+--       7 prefix of wait queues
+--       then per alert 7: id, status, severity, episode, episode_at, ended_at, alert (JSON)
+-- Returns one word per alert: the kind of news (new, episode, severity, status, refresh, again),
+--       or duplicate, or stale, or error (the key holds something that is not ours).
+-- Numbers come and go as text: Lua prints them with 14 digits only, enough for milliseconds and no more.
+local now, window, resend_after, hold = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local rolling, history_length = ARGV[5] == 'rolling', ARGV[6]
+
+-- firing on top of a firing or acknowledged record
+local function heard_again(r, severity, episode, episode_at)
+  if r.episode_at > 0 and episode_at > r.episode_at and episode ~= r.episode then return 'episode' end
+  if severity ~= r.severity then return 'severity' end
+  if r.outcome == 'pending' or r.status == 'acknowledged' then return 'duplicate' end
+  if r.outcome ~= 'delivered' then return 'again' end
+  if now >= r.delivered_at + resend_after or now >= r.window_ends then return 'refresh' end
+  return 'duplicate'
+end
+
+local function judge(r, status, severity, episode, episode_at, ended_at)
+  if not r then
+    if status == 'firing' then return 'new' end
+    return 'status'
+  end
+  if status == 'firing' then
+    if r.status == 'resolved' then return 'new' end
+    return heard_again(r, severity, episode, episode_at)
+  end
+  if status == 'acknowledged' then
+    if r.status == 'firing' then return 'status' end
+    return 'duplicate'
+  end
+  if r.status == 'resolved' then
+    if r.outcome == 'dead_lettered' then return 'again' end
+    return 'duplicate'
+  end
+  -- a close older than the episode it would close is a lost page
+  if ended_at > 0 and ended_at < r.episode_at then return 'stale' end
+  return 'status'
+end
+
+local results = {}
+for i = 1, #KEYS - 2 do
+  local key, at = KEYS[i + 2], 7 + (i - 1) * 7
+  local id, status, severity, episode = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local episode_at, ended_at, alert = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), ARGV[at + 7]
+  local f = redis.pcall('HMGET', key, 'version', 'status', 'severity', 'episode', 'episode_at', 'window_ends',
+    'outcome', 'delivered_at', 'waits')
+  local kind
+  if f.err then
+    kind = 'error'
+  else
+    local r = nil
+    if f[1] then
+      r = {status = f[2], severity = f[3], episode = f[4], episode_at = tonumber(f[5]), window_ends = tonumber(f[6]),
+        outcome = f[7], delivered_at = tonumber(f[8] or '0')}
+    end
+    kind = judge(r, status, severity, episode, episode_at, ended_at)
+    if kind == 'duplicate' then
+      redis.call('HINCRBY', key, 'count', 1)
+      if status == 'firing' then
+        redis.call('HSET', key, 'last_heard', ARGV[1])
+        if rolling then redis.call('HSET', key, 'window_ends', string.format('%.0f', now + window)) end
+      end
+    elseif kind == 'stale' then
+      redis.call('XADD', KEYS[2], 'MAXLEN', '~', history_length, '*', 'id', id, 'at', ARGV[1], 'outcome', 'stale',
+        'reason', 'a resolve older than the episode now firing')
+    else
+      local version = redis.call('HINCRBY', key, 'version', 1)
+      local hold_until = '0'
+      if kind == 'new' and r and episode ~= '' and (episode == r.episode or episode_at <= r.episode_at) then
+        hold_until = string.format('%.0f', now + hold) -- a late copy of what is already resolved
+      end
+      if r and r.episode_at > episode_at then
+        episode, episode_at = r.episode, r.episode_at
+      end
+      redis.call('HSET', key, 'format', '1', 'id', id, 'status', status, 'severity', severity, 'news', kind,
+        'episode', episode, 'episode_at', string.format('%.0f', episode_at), 'alert', alert, 'outcome', 'pending',
+        'last_heard', ARGV[1], 'window_ends', string.format('%.0f', now + window), 'hold_until', hold_until,
+        'waits', '')
+      redis.call('HSETNX', key, 'first_heard', ARGV[1])
+      redis.call('HINCRBY', key, 'count', 1)
+      if status == 'firing' then redis.call('HSET', key, 'fired', '1') end
+      if status == 'resolved' then redis.call('HSET', key, 'resolved_version', version) end
+      redis.call('PERSIST', key)
+      -- news goes back to be judged; what was waiting to be sent may be wrong now
+      if f[9] and f[9] ~= '' then
+        for destination in string.gmatch(f[9], '[^\n]+') do redis.call('ZREM', ARGV[7] .. destination, id) end
+      end
+      redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id)
+    end
+  end
+  results[i] = kind
+end
+return results

@@ -1,0 +1,45 @@
+-- claim_due: lease records that are due to be judged, after taking back what dead or stuck workers hold.
+-- KEYS  1 due  2 owners  3 this worker's leases
+-- ARGV  1 now  2 owner  3 lease  4 an owner is dead after (ms)  5 at most  6 prefix of records  7 prefix of leases
+-- Returns {when the next record is due (ms, '' for none), then per record: its hash, flat}.
+local now, owner, lease, dead_after = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local record_prefix, lease_prefix = ARGV[6], ARGV[7]
+
+-- A lease is "<fence>\n<destination>\n<id>"; fence and destination are empty for a record being judged.
+local function take_back(leases, member)
+  local fence, destination, id = string.match(member, '^([^\n]*)\n([^\n]*)\n(.*)$')
+  local key = record_prefix .. id
+  redis.call('ZREM', leases, member)
+  if redis.call('EXISTS', key) == 1 then
+    if fence ~= '' and redis.call('HGET', key, 't:' .. destination .. ':lease') == fence then
+      -- the send may have happened: nobody is left to say
+      redis.call('HSET', key, 't:' .. destination .. ':lease', '', 't:' .. destination .. ':lease_until', '0',
+        't:' .. destination .. ':unsure', ARGV[1])
+      redis.call('HINCRBY', key, 't:' .. destination .. ':tries', 1)
+    end
+    redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id)
+  end
+end
+
+redis.call('ZADD', KEYS[2], ARGV[1], owner)
+for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now - dead_after), 'LIMIT', 0, 8)) do
+  local leases = lease_prefix .. dead
+  for _, member in ipairs(redis.call('ZRANGE', leases, 0, 255)) do take_back(leases, member) end
+  if redis.call('EXISTS', leases) == 0 then redis.call('ZREM', KEYS[2], dead) end
+end
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', ARGV[1], 'LIMIT', 0, 256)) do
+  take_back(KEYS[3], member)
+end
+
+local claimed = {''}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, tonumber(ARGV[5]))) do
+  redis.call('ZREM', KEYS[1], id)
+  local record = redis.call('HGETALL', record_prefix .. id)
+  if #record > 0 then
+    redis.call('ZADD', KEYS[3], string.format('%.0f', now + lease), '\n\n' .. id)
+    claimed[#claimed + 1] = record
+  end
+end
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if first[2] then claimed[1] = first[2] end
+return claimed

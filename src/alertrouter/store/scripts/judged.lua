@@ -1,0 +1,41 @@
+-- judged: put down what was decided about claimed records, and queue their sends.
+-- KEYS  1 due  2 this worker's leases  3 waiting  4 history
+-- ARGV  1 now  2 prefix of records  3 prefix of wait queues  4 lifetime of a closed record (ms)  5 history length
+--       then per record 10: id, version, outcome, rule, reason, service, wake_at, closed (0|1), number of sends,
+--       and per send 3: destination, score in its wait queue, routing key ('' keeps the pinned one)
+-- Returns the number of records put down; the others have newer news and are due again.
+local record_prefix, wait_prefix = ARGV[2], ARGV[3]
+local at, count = 5, 0
+while at < #ARGV do
+  local id, version, outcome, rule, reason = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+  local service, wake_at, closed, sends = ARGV[at + 6], ARGV[at + 7], ARGV[at + 8], tonumber(ARGV[at + 9])
+  local first_send = at + 9
+  at = first_send + sends * 3
+  local key = record_prefix .. id
+  redis.call('ZREM', KEYS[2], '\n\n' .. id)
+  local f = redis.call('HMGET', key, 'version', 'waits', 'outcome')
+  if f[1] ~= version then
+    if f[1] then redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id) end
+  else
+    for destination in string.gmatch(f[2] or '', '[^\n]+') do redis.call('ZREM', wait_prefix .. destination, id) end
+    local waits = {}
+    for s = 0, sends - 1 do
+      local destination, score, routing_key = ARGV[first_send + s * 3 + 1], ARGV[first_send + s * 3 + 2],
+        ARGV[first_send + s * 3 + 3]
+      redis.call('ZADD', wait_prefix .. destination, score, id)
+      redis.call('SADD', KEYS[3], destination)
+      if routing_key ~= '' then redis.call('HSET', key, 't:' .. destination .. ':key', routing_key) end
+      waits[#waits + 1] = destination
+    end
+    redis.call('HSET', key, 'outcome', outcome, 'rule', rule, 'reason', reason, 'service', service,
+      'waits', table.concat(waits, '\n'))
+    if wake_at ~= '0' then redis.call('ZADD', KEYS[1], 'LT', wake_at, id) end
+    if outcome ~= 'pending' and outcome ~= f[3] then
+      redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'id', id, 'at', ARGV[1], 'version', version,
+        'outcome', outcome, 'rule', rule, 'reason', reason, 'service', service)
+    end
+    if closed == '1' then redis.call('PEXPIRE', key, ARGV[4]) end
+    count = count + 1
+  end
+end
+return count

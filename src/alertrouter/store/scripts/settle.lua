@@ -1,0 +1,55 @@
+-- settle: put down how sends ended and give their leases back.
+-- KEYS  1 due  2 this worker's leases  3 dead letters  4 history
+-- ARGV  1 now  2 prefix of records  3 repair after (ms)  4 lifetime of a closed record (ms)  5 history length
+--       then per send 13: id, destination, fence, result (delivered|again|refused|released), state told,
+--       version told, version claimed, outcome of that version, closed (0|1), wake_at, not_before,
+--       ambiguous (0|1), detail
+-- Returns per send 1 if it was put down, 0 if the lease had been taken away meanwhile (the state told is then
+--       unsure, and repaired later).
+local now, record_prefix, repair_after = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local results = {}
+for at = 5, #ARGV - 1, 13 do
+  local id, destination, fence, result = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local state, told_version, version, outcome = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8]
+  local closed, wake_at, not_before = ARGV[at + 9], ARGV[at + 10], ARGV[at + 11]
+  local ambiguous, detail = ARGV[at + 12], ARGV[at + 13]
+  local key, told = record_prefix .. id, 't:' .. destination .. ':'
+  redis.call('ZREM', KEYS[2], fence .. '\n' .. destination .. '\n' .. id)
+  local f = redis.call('HMGET', key, 'version', told .. 'lease', told .. 'unsure', 'outcome')
+  if f[2] ~= fence then
+    if f[1] then
+      if result == 'delivered' or ambiguous == '1' then redis.call('HSET', key, told .. 'unsure', ARGV[1]) end
+      redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id)
+    end
+    results[#results + 1] = 0
+  else
+    redis.call('HSET', key, told .. 'lease', '', told .. 'lease_until', '0')
+    if result == 'delivered' then
+      redis.call('HSET', key, told .. 'state', state, told .. 'version', told_version, told .. 'at', ARGV[1],
+        told .. 'tries', '0', told .. 'not_before', '0')
+      if state == 'triggered' then redis.call('HSET', key, 'delivered_at', ARGV[1]) end
+      local unsure = tonumber(f[3] or '0')
+      if unsure > 0 and now >= unsure + repair_after then redis.call('HSET', key, told .. 'unsure', '0') end
+    elseif result == 'again' then
+      redis.call('HINCRBY', key, told .. 'tries', 1)
+      redis.call('HSET', key, told .. 'not_before', not_before)
+      if ambiguous == '1' then redis.call('HSET', key, told .. 'unsure', ARGV[1]) end
+    elseif result == 'refused' then
+      redis.call('HSET', key, told .. 'dead', version, told .. 'tries', '0', told .. 'unsure', '0')
+      redis.call('HSET', KEYS[3], id .. ' ' .. version .. ' ' .. destination, detail)
+    end
+    if f[1] == version then
+      if outcome ~= f[4] then
+        redis.call('HSET', key, 'outcome', outcome)
+        redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'id', id, 'at', ARGV[1], 'version', version,
+          'outcome', outcome, 'destination', destination, 'state', state, 'reason', detail)
+      end
+      if wake_at ~= '0' then redis.call('ZADD', KEYS[1], 'LT', wake_at, id) end
+      if closed == '1' then redis.call('PEXPIRE', key, ARGV[4]) end
+    else
+      redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id)
+    end
+    results[#results + 1] = 1
+  end
+end
+return results

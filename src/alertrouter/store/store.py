@@ -1,0 +1,393 @@
+"""All of Redis: one atomic script per step, one round trip per step. Time is an argument, in ms since the epoch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import resources
+from itertools import chain
+from typing import Any, cast
+
+import msgspec
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from alertrouter.alert import Alert, Severity, Status
+from alertrouter.errors import StoreUnavailable
+from alertrouter.record import REPAIR_AFTER_MS, News, Outcome, Record, State, Told
+from alertrouter.store.keys import Keys, keys_of
+from alertrouter.store.merge import Merge
+
+#: More alerts in one script would block Redis for milliseconds (256 take about 2.5 ms).
+MOST_PER_CALL = 256
+#: Longer than a send may take (10 s) and short enough that a dead worker's alerts flow again within seconds.
+LEASE_MS = 15_000
+#: A worker whose heartbeat is older has lost its leases.
+OWNER_DEAD_AFTER_MS = 10_000
+#: Alertmanager repeats a changed group at exactly its group_interval, 5 minutes by default: without slack an
+#: unchanged member of it would fall in and out of the window by turns.
+WINDOW_SLACK_MS = 15_000
+#: A late copy of an episode already resolved waits this long for its own resolve.
+LATE_COPY_HOLD_MS = 30_000
+CLOSED_LIFETIME_MS = 24 * 3600 * 1000
+HISTORY_LENGTH = 100_000
+
+_RANK_STEP = 10**13  # larger than any time in ms, so that rank orders before age; their sum is exact in a double
+_encode = msgspec.json.Encoder().encode
+_decode_alert = msgspec.json.Decoder(Alert).decode
+
+#: Scripts that must run though Redis is full: they drain it. accept is not among them.
+_SCRIPTS = {"accept": False, "claim_due": True, "judged": True, "claim_sends": True, "settle": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Dedup:
+    """The dedup window. mode: "rolling" re-arms it at each sighting, "fixed" forwards once per window."""
+
+    window_ms: int = 5 * 60_000
+    resend_after_ms: int = 4 * 3600_000
+    mode: str = "rolling"
+
+
+class Accepted(StrEnum):
+    """What accept made of one alert, beyond the kinds of News."""
+
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What was decided about a claimed record. `sends` are (destination, rank, routing key or "" if pinned)."""
+
+    record: Record
+    outcome: Outcome
+    rule: str
+    reason: str
+    service: str
+    wake_at: int
+    closed: bool
+    sends: tuple[tuple[str, int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A leased send: nobody else sends to `destination` for this record until `lease_until`."""
+
+    destination: str
+    fence: str
+    lease_until: int
+    record: Record
+
+
+class Result(StrEnum):
+    """How a leased send ended."""
+
+    DELIVERED = "delivered"
+    AGAIN = "again"
+    REFUSED = "refused"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a leased send ended and what it makes of the record; `detail` is the destination's own words."""
+
+    claim: Claim
+    result: Result
+    outcome: Outcome
+    state: State = State.NOTHING
+    version: int = 0
+    closed: bool = False
+    wake_at: int = 0
+    not_before: int = 0
+    ambiguous: bool = False
+    detail: str = ""
+
+
+def connect(url: str) -> Redis:
+    """A client for the accept path and the worker: short time-outs, no hidden retries, waits for a free connection.
+
+    redis-py would by default retry for up to a minute and raise at the 101st concurrent command.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=32,
+        timeout=2,
+        socket_timeout=2,
+        socket_connect_timeout=1,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis.from_pool(pool)
+
+
+class AlertStore:
+    """The alert records of one installation in one Redis. Every method is one script, one round trip.
+
+    Raises StoreUnavailable when Redis did not confirm; what was asked for may have happened all the same.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        instance: str = "main",
+        owner: str = "",
+        dedup: Dedup | None = None,
+        script_flags: bool = True,
+    ) -> None:
+        """`script_flags` is off only for fakeredis, which does not know the `#!lua` line."""
+        self._client = client
+        self.keys: Keys = keys_of(instance)
+        self.owner = owner or f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._dedup = dedup or Dedup()
+        self._turn = 0
+        folder = resources.files("alertrouter.store") / "scripts"
+        self._scripts = {
+            name: client.register_script(
+                (f"#!lua flags={'allow-oom' if when_full else ''}\n" if script_flags else "")
+                + (folder / f"{name}.lua").read_text()
+            )
+            for name, when_full in _SCRIPTS.items()
+        }
+        # two calls under way keep Redis busy while the answer to the other travels
+        self._accepting = Merge(self._accept, most=MOST_PER_CALL, calls=2)
+        self._settling = Merge(self._settle, most=MOST_PER_CALL, calls=2)
+        self._leases = self.keys.leases + self.owner
+
+    async def accept(self, alerts: Sequence[Alert], now: int) -> list[News | Accepted]:
+        """Take `alerts` in; returns what each was. Once this returns, Redis has all of them."""
+        results = await self._accepting.put([(alert, now) for alert in alerts])
+        if "error" in results:
+            raise StoreUnavailable("a key of ours holds foreign data; look for `WRONGTYPE` keys under our prefix")
+        return [Accepted(word) if word in _ACCEPTED else News(word) for word in results]
+
+    async def _accept(self, batch: Sequence[tuple[Alert, int]]) -> list[str]:
+        keys = self.keys
+        dedup = self._dedup
+        answer = await self._run(
+            "accept",
+            [keys.due, keys.history, *(keys.alert + alert.id for alert, _ in batch)],
+            [
+                # merged webhooks arrived within one round trip of each other
+                max(now for _, now in batch),
+                dedup.window_ms + (WINDOW_SLACK_MS if dedup.mode == "rolling" else 0),
+                dedup.resend_after_ms,
+                LATE_COPY_HOLD_MS,
+                dedup.mode,
+                HISTORY_LENGTH,
+                keys.wait,
+                *chain.from_iterable(
+                    (
+                        alert.id,
+                        alert.status.value,
+                        alert.event.severity.value,
+                        alert.episode,
+                        alert.episode_at,
+                        alert.ended_at,
+                        _encode(alert),
+                    )
+                    for alert, _ in batch
+                ),
+            ],
+        )
+        return [word.decode() for word in answer]
+
+    async def claim_due(self, now: int, most: int) -> tuple[list[Record], int]:
+        """Lease up to `most` records to judge, taking back what dead workers held.
+
+        Returns them and when the next one is due (0 for none).
+        """
+        keys = self.keys
+        answer = await self._run(
+            "claim_due",
+            [keys.due, keys.owners, self._leases],
+            [now, self.owner, LEASE_MS, OWNER_DEAD_AFTER_MS, most, keys.alert, keys.leases],
+        )
+        return [_record_of(flat) for flat in answer[1:]], int(float(answer[0] or 0))
+
+    async def judged(self, batch: Sequence[Judged], now: int) -> None:
+        """Put down what was decided. A record with newer news is left due instead."""
+        keys = self.keys
+        arguments: list[str | int] = [now, keys.alert, keys.wait, CLOSED_LIFETIME_MS, HISTORY_LENGTH]
+        for item in batch:
+            arguments += [
+                item.record.id,
+                item.record.version,
+                item.outcome.value,
+                item.rule,
+                item.reason,
+                item.service,
+                item.wake_at,
+                int(item.closed),
+                len(item.sends),
+            ]
+            for destination, rank, routing_key in item.sends:
+                arguments += [destination, rank * _RANK_STEP + item.record.last_heard, routing_key]
+        await self._run("judged", [keys.due, self._leases, keys.waiting, keys.history], arguments)
+
+    async def claim_sends(self, now: int, most: int, calls_per_minute: int) -> tuple[list[Claim], int]:
+        """Lease up to `most` waiting sends within each destination's call limit.
+
+        Returns them and when the limit allows the next call (0 if nothing waits for it).
+        """
+        keys = self.keys
+        self._turn += 1
+        answer = await self._run(
+            "claim_sends",
+            [keys.waiting, self._leases, keys.fence],
+            [now, LEASE_MS, most, calls_per_minute, self._turn, keys.alert, keys.wait, keys.calls],
+        )
+        claims = [
+            Claim(destination.decode(), fence.decode(), int(lease_until), _record_of(flat))
+            for destination, fence, lease_until, flat in answer[1:]
+        ]
+        return claims, int(float(answer[0] or 0))
+
+    async def settle(self, settlement: Settlement, now: int) -> bool:
+        """Put down how a send ended. False if its lease was taken away meanwhile."""
+        [settled] = await self._settling.put([(settlement, now)])
+        return bool(settled)
+
+    async def _settle(self, batch: Sequence[tuple[Settlement, int]]) -> list[int]:
+        keys = self.keys
+        return cast(
+            list[int],
+            await self._run(
+                "settle",
+                [keys.due, self._leases, keys.dead, keys.history],
+                [
+                    max(now for _, now in batch),
+                    keys.alert,
+                    REPAIR_AFTER_MS,
+                    CLOSED_LIFETIME_MS,
+                    HISTORY_LENGTH,
+                    *chain.from_iterable(
+                        (
+                            item.claim.record.id,
+                            item.claim.destination,
+                            item.claim.fence,
+                            item.result.value,
+                            item.state.value,
+                            item.version,
+                            item.claim.record.version,
+                            item.outcome.value,
+                            int(item.closed),
+                            item.wake_at,
+                            item.not_before,
+                            int(item.ambiguous),
+                            item.detail,
+                        )
+                        for item, _ in batch
+                    ),
+                ],
+            ),
+        )
+
+    async def record(self, alert_id: str) -> Record | None:
+        """The record of one alert, or None."""
+        async with _as_unavailable():
+            found = await self._client.hgetall(self.keys.alert + alert_id)
+        return _record_from(found) if found else None
+
+    async def void_leases(self) -> None:
+        """Let every lease fall at the next claim: for a store whose lock proves that all owners are dead."""
+        async with _as_unavailable():
+            for owner in await self._client.zrange(self.keys.owners, 0, -1):
+                await self._client.zadd(self.keys.owners, {owner: 0})
+
+    async def leave(self) -> None:
+        """Give up this worker's leases now instead of after its heartbeat has gone stale."""
+        async with _as_unavailable():
+            await self._client.zadd(self.keys.owners, {self.owner: 0}, xx=True)
+
+    async def time(self) -> int:
+        """Redis' own time in ms."""
+        async with _as_unavailable():
+            seconds, microseconds = await self._client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def history(self, most: int) -> list[dict[str, str]]:
+        """How alerts ended, newest first."""
+        async with _as_unavailable():
+            entries = await self._client.xrevrange(self.keys.history, count=most)
+        return [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in entries]
+
+    async def backlog(self) -> dict[str, int]:
+        """How many records are due to be judged, waiting to be sent, and dead-lettered."""
+        keys = self.keys
+        async with _as_unavailable():
+            destinations = await self._client.smembers(keys.waiting)
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.zcard(keys.due)
+                pipe.hlen(keys.dead)
+                for destination in destinations:
+                    pipe.zcard(keys.wait + destination.decode())
+                due, dead, *waiting = await pipe.execute()
+        return {"due": due, "waiting": sum(waiting), "dead_letters": dead}
+
+    async def _run(self, name: str, keys: list[str], arguments: Sequence[str | int | bytes]) -> Any:
+        async with _as_unavailable():
+            return await self._scripts[name](keys=keys, args=arguments)
+
+
+@asynccontextmanager
+async def _as_unavailable() -> AsyncIterator[None]:
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
+
+
+_ACCEPTED = frozenset(Accepted)
+
+
+def _record_of(flat: Sequence[bytes]) -> Record:
+    return _record_from(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+
+def _record_from(fields: Mapping[bytes, bytes]) -> Record:
+    """A record from its Redis hash. Fields of a destination are named t:<destination>:<field>."""
+    told: dict[str, dict[str, str]] = {}
+    for name, value in fields.items():
+        if name.startswith(b"t:"):
+            destination, _, field = name[2:].decode().rpartition(":")
+            told.setdefault(destination, {})[field] = value.decode()
+    return Record(
+        id=fields[b"id"].decode(),
+        version=int(fields[b"version"]),
+        status=Status(fields[b"status"].decode()),
+        severity=Severity(fields[b"severity"].decode()),
+        news=News(fields[b"news"].decode()),
+        alert=_decode_alert(fields[b"alert"]),
+        fired=fields.get(b"fired") == b"1",
+        resolved_version=int(fields.get(b"resolved_version", 0)),
+        hold_until=int(fields[b"hold_until"]),
+        first_heard=int(fields[b"first_heard"]),
+        last_heard=int(fields[b"last_heard"]),
+        count=int(fields[b"count"]),
+        outcome=Outcome(fields[b"outcome"].decode()),
+        rule=fields.get(b"rule", b"").decode(),
+        reason=fields.get(b"reason", b"").decode(),
+        service=fields.get(b"service", b"").decode(),
+        told=tuple(
+            Told(
+                destination=destination,
+                state=State(half.get("state", "")),
+                version=int(half.get("version", 0)),
+                key=half.get("key", ""),
+                at=int(half.get("at", 0)),
+                tries=int(half.get("tries", 0)),
+                not_before=int(half.get("not_before", 0)),
+                dead=int(half.get("dead", 0)),
+                unsure=int(half.get("unsure", 0)),
+                lease_until=int(half.get("lease_until", 0)),
+            )
+            for destination, half in told.items()
+        ),
+    )

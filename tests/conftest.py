@@ -1,0 +1,55 @@
+"""What all tests share: alerts, an owned clock, real servers. A missing real part skips here and fails in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("default")
+
+
+def program(name: str) -> str:
+    """Path of a program the test needs for real."""
+    found = shutil.which(name)
+    if found is None:
+        missing = f"{name} is not installed; `make test` installs it"
+        if os.environ.get("ALERTROUTER_TEST_REQUIRE_ALL"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return found
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis, Debian's, on a unix socket, durable as in production."""
+    folder = tmp_path_factory.mktemp("redis")
+    socket = folder / "s"
+    server = subprocess.Popen(
+        [
+            program("redis-server"),
+            *("--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--save", ""),
+            *("--appendonly", "yes", "--logfile", str(folder / "log")),
+        ]
+    )
+    _wait_for(socket, server, folder / "log")
+    yield f"unix://{socket}"
+    server.terminate()
+    server.wait(10)
+
+
+def _wait_for(socket: Path, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 10
+    while not socket.exists():
+        if server.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"redis-server did not start: {log.read_text()[-2000:]}")
+        time.sleep(0.01)

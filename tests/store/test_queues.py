@@ -1,0 +1,221 @@
+"""Claiming, leases and settling: at most one send in flight, nothing lost with a worker, news before all."""
+
+from __future__ import annotations
+
+from alertrouter.alert import Status
+from alertrouter.record import Outcome, Record, State
+from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement
+from tests.alerts import MINUTE, NIGHT, SECOND, make_alert
+from tests.store.conftest import MakeStore
+
+PAGERDUTY = "pagerduty:default"
+SEARCH = "pagerduty:search-service"
+KEY = "k" * 32
+
+
+def to_send(record: Record, *sends: tuple[str, int, str]) -> Judged:
+    return Judged(record, Outcome.PENDING, "", "", "payment", 0, False, sends or ((PAGERDUTY, 0, KEY),))
+
+
+def delivered(claim: Claim) -> Settlement:
+    state = State.RESOLVED if claim.record.status is Status.RESOLVED else State.TRIGGERED
+    return Settlement(claim, Result.DELIVERED, Outcome.DELIVERED, state=state, version=claim.record.version)
+
+
+async def claimed(store: AlertStore, now: int = NIGHT) -> Claim:
+    """The one alert, accepted, judged and leased for its send."""
+    await store.accept([make_alert()], now)
+    [record], _ = await store.claim_due(now, 10)
+    await store.judged([to_send(record)], now)
+    [claim], _ = await store.claim_sends(now, 10, 0)
+    return claim
+
+
+async def test_a_claimed_record_is_nobody_elses(make_store: MakeStore) -> None:
+    mine, theirs = make_store(), make_store()
+    await mine.accept([make_alert()], NIGHT)
+    assert len((await mine.claim_due(NIGHT, 10))[0]) == 1
+    assert (await theirs.claim_due(NIGHT, 10))[0] == []
+
+
+async def test_a_dead_workers_judging_is_taken_back(make_store: MakeStore) -> None:
+    dead, alive = make_store(), make_store()
+    await dead.accept([make_alert()], NIGHT)
+    await dead.claim_due(NIGHT, 10)
+    assert (await alive.claim_due(NIGHT + 9 * SECOND, 10))[0] == []
+    [record], _ = await alive.claim_due(NIGHT + 10 * SECOND, 10)
+    assert record.told == ()
+
+
+async def test_a_dead_workers_send_is_taken_back_as_unsure(make_store: MakeStore) -> None:
+    dead, alive = make_store(), make_store()
+    await claimed(dead)
+    [record], _ = await alive.claim_due(NIGHT + 10 * SECOND, 10)
+    told = record.told_of(PAGERDUTY)
+    assert (told.unsure, told.lease_until, told.tries, told.key) == (NIGHT + 10 * SECOND, 0, 1, KEY)
+    assert told.is_open, "the trigger may have reached PagerDuty"
+
+
+async def test_a_worker_that_beats_keeps_its_leases(make_store: MakeStore) -> None:
+    mine, theirs = make_store(), make_store()
+    claim = await claimed(mine)
+    for second in range(1, 15):
+        await mine.claim_due(NIGHT + second * SECOND, 10)
+        assert (await theirs.claim_due(NIGHT + second * SECOND, 10))[0] == []
+    assert await mine.settle(delivered(claim), NIGHT + 14 * SECOND)
+
+
+async def test_a_lease_ends_even_for_a_worker_that_beats(store: AlertStore) -> None:
+    await claimed(store)
+    assert (await store.claim_due(NIGHT + 15 * SECOND, 10))[0][0].told_of(PAGERDUTY).unsure
+
+
+async def test_void_leases_fall_at_once(make_store: MakeStore) -> None:
+    dead, alive = make_store(), make_store()
+    await claimed(dead)
+    await alive.void_leases()
+    assert len((await alive.claim_due(NIGHT + 1, 10))[0]) == 1
+
+
+async def test_a_late_settlement_is_fenced_and_leaves_the_state_unsure(make_store: MakeStore) -> None:
+    zombie, alive = make_store(), make_store()
+    claim = await claimed(zombie)
+    [record], _ = await alive.claim_due(NIGHT + 11 * SECOND, 10)
+    await alive.judged([to_send(record)], NIGHT + 11 * SECOND)
+    [second], _ = await alive.claim_sends(NIGHT + 11 * SECOND, 10, 0)
+    assert await alive.settle(delivered(second), NIGHT + 11 * SECOND)
+    assert not await zombie.settle(delivered(claim), NIGHT + 12 * SECOND)
+    after = await alive.record(claim.record.id)
+    assert after is not None
+    assert after.told_of(PAGERDUTY).unsure == NIGHT + 12 * SECOND
+    assert (await alive.backlog())["due"] == 1, "it has to be repaired"
+
+
+async def test_news_while_judging_is_judged_again(store: AlertStore) -> None:
+    await store.accept([make_alert()], NIGHT)
+    [record], _ = await store.claim_due(NIGHT, 10)
+    await store.accept([make_alert(status="resolved")], NIGHT + 1)
+    await store.judged([to_send(record)], NIGHT + 2)
+    assert (await store.claim_sends(NIGHT + 2, 10, 0))[0] == []
+    [again], _ = await store.claim_due(NIGHT + 2, 10)
+    assert again.version == 2
+
+
+async def test_news_takes_a_waiting_send_back(store: AlertStore) -> None:
+    await store.accept([make_alert()], NIGHT)
+    [record], _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record)], NIGHT)
+    await store.accept([make_alert(status="resolved")], NIGHT + 1)
+    assert (await store.claim_sends(NIGHT + 1, 10, 0))[0] == []
+    assert await store.backlog() == {"due": 1, "waiting": 0, "dead_letters": 0}
+
+
+async def test_news_while_sending_makes_the_record_due_when_settled(store: AlertStore) -> None:
+    claim = await claimed(store)
+    await store.accept([make_alert(status="resolved")], NIGHT + 1)
+    [record], _ = await store.claim_due(NIGHT + 1, 10)
+    assert record.told_of(PAGERDUTY).lease_until > NIGHT
+    await store.judged([Judged(record, Outcome.PENDING, "", "", "", record.told[0].lease_until, False, ())], NIGHT + 1)
+    assert await store.settle(delivered(claim), NIGHT + 2)
+    [after], _ = await store.claim_due(NIGHT + 2, 10)
+    assert (after.told_of(PAGERDUTY).version, after.told_of(PAGERDUTY).state) == (1, State.TRIGGERED)
+    assert after.outcome is Outcome.PENDING
+
+
+async def test_a_failed_send_is_due_at_its_time(store: AlertStore) -> None:
+    claim = await claimed(store)
+    later = NIGHT + 30 * SECOND
+    settlement = Settlement(
+        claim, Result.AGAIN, Outcome.PENDING, wake_at=later, not_before=later, ambiguous=True, detail="time-out"
+    )
+    await store.settle(settlement, NIGHT + 1)
+    records, next_due = await store.claim_due(NIGHT + 2, 10)
+    assert (records, next_due) == ([], later)
+    [record], _ = await store.claim_due(later, 10)
+    told = record.told_of(PAGERDUTY)
+    assert (told.tries, told.not_before, told.unsure) == (1, later, NIGHT + 1)
+
+
+async def test_a_success_long_after_an_unsure_attempt_needs_no_repair(store: AlertStore) -> None:
+    claim = await claimed(store)
+    again = Settlement(claim, Result.AGAIN, Outcome.PENDING, wake_at=NIGHT + 1, not_before=NIGHT + 1, ambiguous=True)
+    await store.settle(again, NIGHT)
+    for now, unsure in ((NIGHT + MINUTE, NIGHT), (NIGHT + 90 * SECOND, 0)):
+        await store.accept([make_alert(severity="info" if unsure else "error")], now)
+        [record], _ = await store.claim_due(now, 10)
+        await store.judged([to_send(record)], now)
+        [claim], _ = await store.claim_sends(now, 10, 0)
+        await store.settle(delivered(claim), now)
+        found = await store.record(claim.record.id)
+        assert found is not None and found.told_of(PAGERDUTY).unsure == unsure
+
+
+async def test_a_refused_send_is_kept_with_its_words(store: AlertStore) -> None:
+    claim = await claimed(store)
+    words = '{"reason":"Event object is invalid"}'
+    await store.settle(Settlement(claim, Result.REFUSED, Outcome.DEAD_LETTERED, detail=words), NIGHT)
+    record = await store.record(claim.record.id)
+    assert record is not None
+    assert (record.outcome, record.told_of(PAGERDUTY).dead) == (Outcome.DEAD_LETTERED, 1)
+    assert await store.backlog() == {"due": 0, "waiting": 0, "dead_letters": 1}
+    assert (await store.history(1))[0]["reason"] == words
+
+
+async def test_sends_leave_by_rank_then_age(store: AlertStore) -> None:
+    ranks = {"info": 4, "old-error": 2, "critical": 0, "error": 2}
+    for age, name in enumerate(ranks):
+        await store.accept([make_alert(name)], NIGHT + age)
+    records, _ = await store.claim_due(NIGHT + 9, 10)
+    await store.judged([to_send(r, (PAGERDUTY, ranks[r.alert.fingerprint], KEY)) for r in records], NIGHT + 9)
+    claims, _ = await store.claim_sends(NIGHT + 9, 10, 0)
+    assert [claim.record.alert.fingerprint for claim in claims] == ["critical", "old-error", "error", "info"]
+
+
+async def test_the_call_limit_slides(store: AlertStore) -> None:
+    await store.accept([make_alert(str(n)) for n in range(10)], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record) for record in records], NIGHT)
+    assert len((await store.claim_sends(NIGHT, 2, 3))[0]) == 2
+    claims, next_call = await store.claim_sends(NIGHT + 10 * SECOND, 5, 3)
+    assert (len(claims), next_call) == (1, 0)
+    assert await store.claim_sends(NIGHT + 20 * SECOND, 5, 3) == ([], NIGHT + MINUTE)
+    assert len((await store.claim_sends(NIGHT + MINUTE, 5, 3))[0]) == 2
+    assert len((await store.claim_sends(NIGHT + MINUTE, 5, 0))[0]) == 5, "0 means no limit"
+
+
+async def test_one_destinations_backlog_does_not_starve_another(store: AlertStore) -> None:
+    await store.accept([make_alert(str(n)) for n in range(101)], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 200)
+    lonely = to_send(records[0], (SEARCH, 4, KEY))
+    await store.judged([lonely, *(to_send(record) for record in records[1:])], NIGHT)
+    claims, _ = await store.claim_sends(NIGHT, 10, 0)
+    assert sum(claim.destination == SEARCH for claim in claims) == 1
+    assert len(claims) >= 6
+
+
+async def test_a_worker_that_leaves_gives_its_work_up_at_once(make_store: MakeStore) -> None:
+    leaving, staying = make_store(), make_store()
+    await leaving.accept([make_alert()], NIGHT)
+    await leaving.claim_due(NIGHT, 10)
+    await leaving.leave()
+    assert len((await staying.claim_due(NIGHT + 1, 10))[0]) == 1
+
+
+async def test_history_says_how_alerts_ended(store: AlertStore) -> None:
+    await store.accept([make_alert("muted"), make_alert("paged")], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 10)
+    muted, paged = sorted(records, key=lambda record: record.id)
+    await store.judged(
+        [Judged(muted, Outcome.SUPPRESSED, "staging-noise", "OPS-1", "payment", 0, False, ()), to_send(paged)], NIGHT
+    )
+    [claim], _ = await store.claim_sends(NIGHT, 10, 0)
+    await store.settle(delivered(claim), NIGHT)
+    newest, oldest = await store.history(10)
+    assert (newest["id"], newest["outcome"], newest["destination"]) == (paged.id, "delivered", PAGERDUTY)
+    assert (oldest["id"], oldest["outcome"], oldest["rule"], oldest["reason"]) == (
+        muted.id,
+        "suppressed",
+        "staging-noise",
+        "OPS-1",
+    )
+    assert KEY not in str(await store.history(10)), "routing keys stay in the record"
