@@ -74,9 +74,7 @@ class Told:
     @property
     def is_open(self) -> bool:
         """True if the destination has, or may have, an open alert of ours."""
-        return self.state in (State.TRIGGERED, State.ACKNOWLEDGED) or (
-            self.state is State.NOTHING and self.unsure > 0
-        )
+        return self.state in (State.TRIGGERED, State.ACKNOWLEDGED) or (self.state is State.NOTHING and self.unsure > 0)
 
 
 @dataclass(frozen=True, slots=True)

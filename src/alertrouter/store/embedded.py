@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from redis.exceptions import BusyLoadingError, ConnectionError
+from redis.exceptions import BusyLoadingError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from alertrouter.errors import SettingsInvalid, StoreUnavailable
 from alertrouter.store.store import connect
@@ -152,7 +153,7 @@ async def _wait_until_up(embedded: EmbeddedRedis, process: asyncio.subprocess.Pr
             while process.returncode is None:
                 try:
                     await client.ping()
-                except (ConnectionError, BusyLoadingError):
+                except (RedisConnectionError, BusyLoadingError):
                     await asyncio.sleep(0.01)
                 else:
                     return

@@ -42,7 +42,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(Alert).decode
 
 #: Scripts that must run though Redis is full: they drain it. accept is not among them.
-_SCRIPTS = {"accept": False, "claim_due": True, "judged": True, "claim_sends": True, "settle": True}
+_SCRIPTS = {"accept": False, "claim_due": True, "judged": True, "claim_sends": True, "settle": True, "backlog": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,8 @@ class AlertStore:
         script_flags: bool = True,
     ) -> None:
         """`script_flags` is off only for fakeredis, which does not know the `#!lua` line."""
-        self._client = client
+        # redis-py types every answer as bytes or text, decoded or not; ours are never decoded
+        self._client = cast(Any, client)
         self.keys: Keys = keys_of(instance)
         self.owner = owner or f"{os.getpid()}-{os.urandom(4).hex()}"
         self._dedup = dedup or Dedup()
@@ -319,17 +320,15 @@ class AlertStore:
         return [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in entries]
 
     async def backlog(self) -> dict[str, int]:
-        """How many records are due to be judged, waiting to be sent, and dead-lettered."""
+        """How many records are due, waiting to be sent, leased to a worker, and how many dead letters there are.
+
+        `due` counts those whose time has not come yet, too: retries, repairs.
+        """
         keys = self.keys
-        async with _as_unavailable():
-            destinations = await self._client.smembers(keys.waiting)
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.zcard(keys.due)
-                pipe.hlen(keys.dead)
-                for destination in destinations:
-                    pipe.zcard(keys.wait + destination.decode())
-                due, dead, *waiting = await pipe.execute()
-        return {"due": due, "waiting": sum(waiting), "dead_letters": dead}
+        due, waiting, leased, dead = await self._run(
+            "backlog", [keys.due, keys.waiting, keys.owners, keys.dead], [keys.wait, keys.leases]
+        )
+        return {"due": due, "waiting": waiting, "leased": leased, "dead_letters": dead}
 
     async def _run(self, name: str, keys: list[str], arguments: Sequence[str | int | bytes]) -> Any:
         async with _as_unavailable():

@@ -1,0 +1,70 @@
+# Everything needs only Python 3.11 or later, make and git; each target does its own set-up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
+PYTEST_ARGS ?= -n 2 --dist loadgroup
+
+# In CI a missing server is a failure, on a laptop a skipped test.
+ifdef CI
+export ALERTROUTER_TEST_REQUIRE_ALL := 1
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check fmt bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+
+run: $(VENV)/.installed ## start the router with an embedded Redis, the sample rules and a PagerDuty stand-in
+	@exec $(BIN)/alertrouter serve --sandbox
+
+test: $(VENV)/.installed-test ## run all tests on real servers, then the checks
+	@tools/system-packages redis-server prometheus promtool prometheus-alertmanager amtool
+	$(BIN)/pytest $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory check
+
+check: $(VENV)/.installed-test ## check format, lint, types and imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+fmt: $(VENV)/.installed-test ## format, and mend what the linter can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-test ## measure, and print one table
+	@$(BIN)/python -m bench
+
+clean: ## remove what was installed and cached; data/ stays
+	rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Pins stay where they still fit; `make lock UPGRADE=--upgrade` takes the newest.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
+lock: $(VENV)/.installed ## pin every package, with hashes, in requirements/
+	$(PIP) uv==0.13.9
+	$(COMPILE) pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) pyproject.toml --extra test -c requirements/runtime.txt -o requirements/test.txt
+	printf 'editables\nhatchling\n' | $(COMPILE) - -c requirements/test.txt -o requirements/build.txt
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("alertrouter needs Python 3.11 or later; " \
+		+ sys.executable + " is " + sys.version.split()[0] + ". Name another one: make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tools/system-packages python3-venv
+	@$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/.installed: pyproject.toml requirements/runtime.txt requirements/build.txt | $(BIN)/python
+	@echo "Installing alertrouter into $(VENV) (once, about 20 s)"
+	@$(PIP) --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-test: requirements/test.txt $(VENV)/.installed
+	@echo "Installing what the tests need into $(VENV) (once, about 15 s)"
+	@$(PIP) --require-hashes -r requirements/test.txt
+	@touch $@

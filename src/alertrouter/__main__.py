@@ -1,0 +1,5 @@
+"""python -m alertrouter"""
+
+from alertrouter.cli import main
+
+main()

@@ -1,0 +1,245 @@
+"""Builds each client once, joins the rooms, starts and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from enum import StrEnum
+from time import time
+from types import MappingProxyType
+
+import structlog
+from aiohttp import web
+
+from alertrouter import __version__, telemetry
+from alertrouter.alert import Alert
+from alertrouter.delivery.worker import DEFAULT_DESTINATION, ActiveRules, Worker
+from alertrouter.destinations.pagerduty import PagerDutyClient
+from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
+from alertrouter.rules.load import load_rules
+from alertrouter.rules.model import Ruleset
+from alertrouter.settings import Settings, read_secret
+from alertrouter.store.clock import RedisClock
+from alertrouter.store.embedded import EmbeddedRedis, start_embedded
+from alertrouter.store.store import AlertStore, Dedup, connect
+from alertrouter.web.api import Api
+from alertrouter.web.auth import Tokens
+from alertrouter.web.operations import Operations
+from alertrouter.web.webhooks import Webhooks
+
+_MEASURE_CLOCK_EVERY_S = 30.0
+_RESTART_WORKER_AFTER_S = 1.0
+_END_REQUESTS_WITHIN_S = 5.0
+_SKEW_WORTH_SAYING_MS = 1000
+
+_log = structlog.get_logger()
+
+
+class Service:
+    """The running service. Built by `running`; `url` is where it listens, `redis_pid` its embedded Redis."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        store: AlertStore,
+        pagerduty: PagerDutyClient,
+        clock: RedisClock | Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._clock = clock
+        self.store = store
+        self.rules = _active(load_rules(settings.rules), settings, environ)
+        telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(1)
+        telemetry.RULES_LAST_RELOAD_TIMESTAMP.set(time())
+        self.worker = Worker(
+            store,
+            pagerduty,
+            lambda: self.rules,
+            clock,
+            calls_per_minute=settings.pagerduty_calls_per_minute,
+            max_in_flight=settings.max_in_flight,
+        )
+        self.url = ""
+        self.redis_pid: int | None = None
+        self.draining = False
+
+    async def accept(self, alerts: Sequence[Alert]) -> Sequence[StrEnum]:
+        """Store `alerts` and wake the worker. Raises StoreUnavailable, also while draining."""
+        if self.draining:
+            raise StoreUnavailable("shutting down")
+        outcomes = await self.store.accept(alerts, self._clock())
+        self.worker.wake()
+        return outcomes
+
+    def reload(self) -> str:
+        """Load the rules anew and put them in force whole, or raise RulesInvalid and keep the old ones."""
+        try:
+            self.rules = _active(load_rules(self._settings.rules), self._settings, self._environ)
+        except RulesInvalid as error:
+            telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(0)
+            _log.error("rules not reloaded; the old ones stay in force", errors=error.problems)
+            raise
+        telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(1)
+        telemetry.RULES_LAST_RELOAD_TIMESTAMP.set(time())
+        version = self.rules.ruleset.version
+        _log.info("rules reloaded", version=version)
+        self.worker.wake()
+        return version
+
+    async def missing(self) -> Sequence[str]:
+        """What keeps the service from accepting alerts."""
+        if self.draining:
+            return ["shutting down"]
+        try:
+            await self.store.time()
+        except StoreUnavailable as error:
+            return [f"Redis does not answer ({error}); check ALERTROUTER_REDIS_URL"]
+        return []
+
+    def routes(self) -> web.Application:
+        """The HTTP application."""
+        settings = self._settings
+        tokens = Tokens(token.get_secret_value() for token in settings.webhook_tokens)
+        webhooks = Webhooks(self.accept, tokens, settings.max_body_bytes)
+        operations = Operations(
+            missing=self.missing,
+            warnings=list,
+            backlog=self.store.backlog,
+            reload=self.reload,
+            tokens=tokens,
+        )
+        api = Api(record=self.store.record, history=self.store.history, tokens=tokens)
+        application = web.Application(client_max_size=settings.max_body_bytes)
+        application.add_routes(
+            [
+                web.post("/webhooks/{sender}", webhooks.post),
+                web.post("/webhooks/{sender}/{name}", webhooks.post),
+                web.get("/-/healthy", operations.healthy),
+                web.get("/-/ready", operations.ready),
+                web.post("/-/reload", operations.reload),
+                web.get("/metrics", operations.metrics),
+                web.get("/api/v1/history", api.history),
+                web.get("/api/v1/alerts/{dedup_key:.+}", api.alert),
+            ]
+        )
+        return application
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, environ: Mapping[str, str], clock: Callable[[], int] | None = None
+) -> AsyncIterator[Service]:
+    """The service, listening and working until the block is left; then it drains.
+
+    `clock` (ms since the epoch) is for those who own time. Raises SettingsInvalid and RulesInvalid at start.
+    """
+    settings.check_exposure()
+    if settings.pagerduty_routing_key is None:
+        raise SettingsInvalid(
+            "no PagerDuty routing key: set ALERTROUTER_PAGERDUTY_ROUTING_KEY (or ALERTROUTER_PAGERDUTY_ROUTING_KEY_FILE) "
+            "to a service's Events API v2 integration key, or try with `alertrouter serve --sandbox`"
+        )
+    telemetry.BUILD_INFO.labels(__version__).set(1)
+    async with AsyncExitStack() as stack:
+        url, embedded = await _redis(settings, stack)
+        client = connect(url)
+        stack.push_async_callback(client.aclose)
+        store = AlertStore(
+            client,
+            instance=settings.instance,
+            dedup=Dedup(settings.dedup_window, settings.resend_after, settings.dedup_mode),
+        )
+        redis_clock = RedisClock()
+        if embedded is not None:
+            await store.void_leases()  # our lock on the data directory proves their owners dead
+        with suppress(StoreUnavailable):  # said by /-/ready; it may come later
+            await redis_clock.measure(store)
+        pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight)
+        stack.push_async_callback(pagerduty.close)
+        service = Service(settings, environ, store, pagerduty, clock or redis_clock)
+        service.redis_pid = embedded.pid if embedded else None
+
+        runner = web.AppRunner(
+            service.routes(), access_log=None, auto_decompress=False, shutdown_timeout=_END_REQUESTS_WITHIN_S
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site, service.url = await _listen(runner, settings)
+        tasks = [
+            asyncio.create_task(_keep_working(service.worker)),
+            asyncio.create_task(_keep_clock(redis_clock, store)),
+        ]
+        try:
+            yield service
+        finally:
+            service.draining = True
+            await site.stop()
+            await service.worker.stop(settings.drain_timeout / 1000)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, EmbeddedRedis | None]:
+    """Address of the Redis to use, and the embedded one if it is ours."""
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value(), None
+    embedded = await start_embedded(settings.data_dir)
+    stack.push_async_callback(embedded.stop)
+    return embedded.url, embedded
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> tuple[web.TCPSite, str]:
+    host, port = settings.address
+    site = web.TCPSite(runner, host, port, backlog=1024)
+    try:
+        await site.start()
+    except OSError as error:
+        raise SettingsInvalid(
+            f"cannot listen on {settings.listen}: {error.strerror}; set ALERTROUTER_LISTEN"
+        ) from error
+    bound = runner.addresses[0]
+    shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+    return site, f"http://{shown}:{bound[1]}"
+
+
+async def _keep_working(worker: Worker) -> None:
+    """Run the worker, and again should a fault of ours end it: a router that accepts must also send."""
+    while True:
+        run = asyncio.create_task(worker.run())
+        try:
+            await asyncio.wait([run])
+        finally:
+            run.cancel()
+        if run.cancelled() or (error := run.exception()) is None:
+            return
+        _log.error("worker failed; starting it again", exc_info=error)
+        await asyncio.sleep(_RESTART_WORKER_AFTER_S)
+
+
+async def _keep_clock(clock: RedisClock, store: AlertStore) -> None:
+    while True:
+        await asyncio.sleep(_MEASURE_CLOCK_EVERY_S)
+        with suppress(StoreUnavailable):
+            skew = await clock.measure(store)
+            telemetry.REDIS_CLOCK_SKEW.set(skew / 1000)
+            if abs(skew) > _SKEW_WORTH_SAYING_MS:
+                _log.warning("this machine's clock is off from Redis'", skew_ms=skew)
+
+
+def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) -> ActiveRules:
+    """The rules with the literal key behind every destination they name."""
+    assert settings.pagerduty_routing_key is not None
+    default = settings.pagerduty_routing_key.get_secret_value()
+    keys = {DEFAULT_DESTINATION: default}
+    for service in ruleset.services.values():
+        if service.routing_key is None:
+            continue
+        key = read_secret(environ, env=service.routing_key.env, file=service.routing_key.file)
+        if key is None:
+            _log.warning("a service's routing key is not there; its alerts go to the default key", service=service.name)
+        keys[f"pagerduty:{service.name}"] = key or default
+    return ActiveRules(ruleset, MappingProxyType(keys))

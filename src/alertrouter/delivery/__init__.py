@@ -1,0 +1,1 @@
+"""From the record to the destination: what is missing, when, and the worker that sends it."""

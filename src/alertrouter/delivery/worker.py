@@ -1,0 +1,361 @@
+"""The worker: claims what is due, judges it, sends what is missing, settles how it ended.
+
+Joins store, rules, enrich and destinations. A crash at any line leaves the record to its lease: another worker, or
+this one after a restart, judges it again, and PagerDuty's dedup_key makes a repeated send harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from types import MappingProxyType
+from typing import assert_never
+
+import msgspec
+import structlog
+
+from alertrouter import telemetry
+from alertrouter.alert import Status
+from alertrouter.delivery.backoff import delay_ms
+from alertrouter.delivery.reconcile import Action, Plan, Send, after, reconcile
+from alertrouter.destinations.pagerduty import (
+    Delivered,
+    EventAction,
+    PagerDutyClient,
+    Refused,
+    TryAgain,
+    build_event,
+    encode_event,
+)
+from alertrouter.enrich import Enriched, enrich
+from alertrouter.errors import StoreUnavailable
+from alertrouter.record import Outcome, Record, Told
+from alertrouter.rules.evaluate import evaluate
+from alertrouter.rules.model import Decision, Ruleset, Verdict
+from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement
+
+#: A POST may take 10 s; one is not begun with less than this left of its lease.
+_LEASE_NEEDED_MS = 11_000
+_JUDGE_AT_ONCE = 128
+#: How long the worker sleeps when nothing tells it more: bounds how late a dead replica's work is noticed.
+_IDLE_S = 0.5
+_STORE_AWAY_S = 0.5
+#: Where alerts go when the rules themselves fail: the default routing key.
+DEFAULT_DESTINATION = "pagerduty:default"
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRules:
+    """The rules in force and the literal routing key behind every destination they name. Replaced as one."""
+
+    ruleset: Ruleset
+    routing_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+
+class Worker:
+    """Judges and sends until stopped. `clock` gives ms since the epoch; `rules` the rules in force now."""
+
+    def __init__(
+        self,
+        store: AlertStore,
+        pagerduty: PagerDutyClient,
+        rules: Callable[[], ActiveRules],
+        clock: Callable[[], int],
+        *,
+        calls_per_minute: int = 110,
+        max_in_flight: int = 64,
+    ) -> None:
+        self._store = store
+        self._pagerduty = pagerduty
+        self._rules = rules
+        self._clock = clock
+        self._calls_per_minute = calls_per_minute
+        self._max_in_flight = max_in_flight
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._due = asyncio.Event()
+        self._waiting = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._log = structlog.get_logger()
+
+    def wake(self) -> None:
+        """Something was accepted, or the rules or the clock changed: look now."""
+        self._due.set()
+        self._waiting.set()
+
+    async def run(self) -> None:
+        """Judge and send until `stop`. Redis being away is waited out."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repeat(self._judge_due, self._due))
+            tasks.create_task(self._repeat(self._begin_sends, self._waiting))
+
+    async def stop(self, within_s: float) -> None:
+        """Claim nothing more and give what is in flight `within_s` to end; the rest is left to the next worker."""
+        self._stopping.set()
+        self.wake()
+        if self._in_flight:
+            await asyncio.wait(self._in_flight, timeout=within_s)
+        for task in self._in_flight:
+            task.cancel()
+        try:
+            await self._store.leave()
+        except StoreUnavailable as error:
+            self._log.warning("leases left to expire", error=str(error))
+
+    async def run_until_idle(self) -> None:
+        """Judge and send everything that can be at the clock's present time. For a clock that somebody owns."""
+        while True:
+            self._due.clear()
+            self._waiting.clear()
+            await self._judge_due()
+            await self._begin_sends()
+            if self._in_flight:
+                await asyncio.wait(self._in_flight)
+            if not (self._due.is_set() or self._waiting.is_set()):
+                return
+
+    async def _repeat(self, step: Callable[[], Awaitable[float]], woken: asyncio.Event) -> None:
+        away = False
+        while not self._stopping.is_set():
+            woken.clear()
+            try:
+                pause = await step()
+            except StoreUnavailable as error:
+                if not away:
+                    self._log.error("Redis is away; accepted alerts wait in it", error=str(error))
+                away, pause = True, _STORE_AWAY_S
+            else:
+                if away:
+                    self._log.info("Redis is back")
+                away = False
+            if pause > 0:
+                try:
+                    async with asyncio.timeout(pause):
+                        await woken.wait()
+                except TimeoutError:
+                    pass
+
+    async def _judge_due(self) -> float:
+        """Judge one batch of due records. Returns how long to sleep, in seconds."""
+        now = self._clock()
+        records, next_due = await self._store.claim_due(now, _JUDGE_AT_ONCE)
+        if records:
+            await self._store.judged([self._judge(record, now) for record in records], now)
+            self._waiting.set()
+            self._due.set()  # there may be more, or something due at once
+        return _pause(next_due, now)
+
+    def _judge(self, record: Record, now: int) -> Judged:
+        active = self._rules()
+        decision, _ = self._consider(record, active.ruleset, now)
+        plan = reconcile(record, decision, now)
+        for rule in decision.matched:
+            telemetry.count_rule_match(rule)
+        if plan.outcome is not Outcome.PENDING:
+            telemetry.ALERTS_ENDED.labels(plan.outcome.value).inc()
+            self._log.info(
+                "alert ended",
+                dedup_key=record.alert.dedup_key,
+                source=record.alert.source,
+                outcome=plan.outcome.value,
+                rule=decision.rule,
+                reason=decision.reason,
+            )
+        return Judged(
+            record=record,
+            outcome=plan.outcome,
+            rule=decision.rule,
+            reason=decision.reason,
+            service=decision.service,
+            wake_at=plan.wake_at,
+            closed=_is_closed(record, plan),
+            sends=tuple(
+                (send.destination, int(send.rank), "" if send.pinned else _routing_key(active, send.destination))
+                for send in plan.sends
+            ),
+        )
+
+    def _consider(self, record: Record, ruleset: Ruleset, now: int) -> tuple[Decision, Enriched]:
+        """What the rules say and what the responder would see.
+
+        A fault of ours must page rather than lose the page: the alert then goes to the default destination as it is.
+        """
+        try:
+            decision = evaluate(record.alert, ruleset, now)
+            return decision, enrich(record.alert, decision, ruleset)
+        except Exception:  # noqa: BLE001 - the one broad catch: it settles the alert
+            telemetry.RULE_ERRORS.inc()
+            self._log.exception("evaluation failed; sent to the default destination", dedup_key=record.alert.dedup_key)
+            return _unjudged(record)
+
+    async def _begin_sends(self) -> float:
+        """Lease waiting sends for every free slot and begin them. Returns how long to sleep, in seconds."""
+        free = self._max_in_flight - len(self._in_flight)
+        if free <= 0:
+            return _IDLE_S  # the end of any send wakes us
+        now = self._clock()
+        claims, next_call = await self._store.claim_sends(now, free, self._calls_per_minute)
+        for claim in claims:
+            task = asyncio.create_task(self._send(claim))
+            self._in_flight.add(task)
+            task.add_done_callback(self._sent)
+        return _pause(next_call, now)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        self._waiting.set()
+
+    async def _send(self, claim: Claim) -> None:
+        """Send one leased message, if it is still missing, and settle it."""
+        now = self._clock()
+        active = self._rules()
+        # the lease is our own: it must not keep us from seeing the send as missing
+        told = replace(claim.record.told_of(claim.destination), lease_until=0)
+        record = _with_told(claim.record, told)
+        decision, enriched = self._consider(record, active.ruleset, now)
+        send = _missing_at(claim.destination, reconcile(record, decision, now))
+        if send is None or not told.key or claim.lease_until - self._clock() < _LEASE_NEEDED_MS:
+            await self._settle(Settlement(claim, Result.RELEASED, Outcome.PENDING, wake_at=now), now)
+            return
+        body = encode_event(build_event(EventAction(send.action.value), told.key, record.alert.dedup_key, enriched))
+        began = perf_counter()
+        answer = await self._pagerduty.send(body)
+        telemetry.SEND_SECONDS.observe(perf_counter() - began)
+        now = self._clock()
+        log = self._log.bind(
+            dedup_key=record.alert.dedup_key,
+            source=record.alert.source,
+            destination=claim.destination,
+            action=send.action.value,
+            rule=decision.matched[-1] if decision.matched else "",
+        )
+        match answer:
+            case Delivered():
+                log.info("event delivered", service=decision.service, severity=decision.event.severity.value)
+                telemetry.SENDS.labels(claim.destination, "delivered").inc()
+                telemetry.DELIVERY_SECONDS.observe(max(now - record.last_heard, 0) / 1000)
+                settlement = _delivered(claim, record, told, send.action, decision, now)
+            case TryAgain(reason=reason):
+                not_before = now + delay_ms(told.tries + 1, answer.retry_after_ms, random.random())
+                log.warning("event not delivered yet", reason=reason, again_in_ms=not_before - now)
+                telemetry.SENDS.labels(claim.destination, "again").inc()
+                settlement = Settlement(
+                    claim,
+                    Result.AGAIN,
+                    Outcome.PENDING,
+                    wake_at=not_before,
+                    not_before=not_before,
+                    ambiguous=answer.ambiguous,
+                    detail=reason,
+                )
+            case Refused():
+                log.error("event refused; kept as a dead letter", status=answer.status, reason=answer.reason)
+                telemetry.SENDS.labels(claim.destination, "refused").inc()
+                settlement = _refused(claim, record, told, send.action, answer, decision, now)
+            case _:
+                assert_never(answer)
+        await self._settle(settlement, now)
+
+    async def _settle(self, settlement: Settlement, now: int) -> None:
+        """Put the settlement down, waiting for Redis while the lease lasts; after that the lease speaks for us."""
+        while True:
+            try:
+                await self._store.settle(settlement, now)
+            except StoreUnavailable as error:
+                if self._clock() > settlement.claim.lease_until:
+                    self._log.warning(
+                        "settlement lost; the send will be repeated",
+                        dedup_key=settlement.claim.record.alert.dedup_key,
+                        error=str(error),
+                    )
+                    return
+                await asyncio.sleep(0.1)
+            else:
+                break
+        if settlement.outcome is not Outcome.PENDING:
+            telemetry.ALERTS_ENDED.labels(settlement.outcome.value).inc()
+        if 0 < settlement.wake_at <= now:
+            self._due.set()
+
+
+def _pause(next_at: int, now: int) -> float:
+    """Seconds until `next_at` (0 = never), at most the idle time."""
+    return min(max(next_at - now, 1) / 1000, _IDLE_S) if next_at else _IDLE_S
+
+
+def _missing_at(destination: str, plan: Plan) -> Send | None:
+    return next((send for send in plan.sends if send.destination == destination), None)
+
+
+def _with_told(record: Record, told: Told) -> Record:
+    others = tuple(other for other in record.told if other.destination != told.destination)
+    return replace(record, told=(*others, told))
+
+
+def _is_closed(record: Record, plan: Plan) -> bool:
+    return record.status is Status.RESOLVED and plan.outcome is not Outcome.PENDING and not plan.wake_at
+
+
+def _routing_key(active: ActiveRules, destination: str) -> str:
+    return active.routing_keys.get(destination) or active.routing_keys[DEFAULT_DESTINATION]
+
+
+def _delivered(claim: Claim, record: Record, told: Told, action: Action, decision: Decision, now: int) -> Settlement:
+    record = after(record, told, action, now)
+    told = record.told_of(told.destination)
+    plan = reconcile(record, decision, now)
+    return Settlement(
+        claim,
+        Result.DELIVERED,
+        plan.outcome,
+        state=told.state,
+        version=told.version,
+        closed=_is_closed(record, plan),
+        wake_at=now if plan.sends else plan.wake_at,
+    )
+
+
+def _refused(
+    claim: Claim, record: Record, told: Told, action: Action, answer: Refused, decision: Decision, now: int
+) -> Settlement:
+    record = _with_told(record, replace(told, dead=record.version, tries=0, unsure=0))
+    plan = reconcile(record, decision, now)
+    letter = {
+        "id": record.id,
+        "dedup_key": record.alert.dedup_key,
+        "destination": told.destination,
+        "action": action.value,
+        "version": record.version,
+        "status": answer.status,
+        "reason": answer.reason,
+        "tries": told.tries + 1,
+        "at": now,
+    }
+    return Settlement(
+        claim,
+        Result.REFUSED,
+        plan.outcome,
+        state=told.state,
+        closed=_is_closed(record, plan),
+        wake_at=now if plan.sends else plan.wake_at,
+        detail=msgspec.json.encode(letter).decode(),
+    )
+
+
+def _unjudged(record: Record) -> tuple[Decision, Enriched]:
+    alert = record.alert
+    decision = Decision(
+        verdict=Verdict.DELIVER,
+        event=alert.event,
+        service="",
+        priority="",
+        rule="",
+        reason="evaluation failed",
+        matched=(),
+        annotations=(),
+        destinations=(DEFAULT_DESTINATION,),
+        trace=(),
+    )
+    return decision, Enriched(alert.event, alert.links, alert.client, alert.client_url)

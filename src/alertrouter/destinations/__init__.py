@@ -1,0 +1,1 @@
+"""Where alerts go: one file per destination. The only room of the delivery side that touches the network."""

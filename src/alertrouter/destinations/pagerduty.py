@@ -1,0 +1,402 @@
+"""PagerDuty's Events API v2: what is sent, what the answers mean, and the client that sends it.
+
+The contract: https://developer.pagerduty.com/docs/send-alert-event
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from itertools import islice
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from alertrouter import __version__
+from alertrouter.alert import Link
+from alertrouter.destinations.fitting import cut, encode, fit, plain, sound
+from alertrouter.enrich import Enriched
+from alertrouter.errors import SettingsInvalid
+
+US_EVENTS_URL = "https://events.pagerduty.com"
+EU_EVENTS_URL = "https://events.eu.pagerduty.com"
+
+#: Largest body, in bytes. PagerDuty says "512 KB" (https://developer.pagerduty.com/docs/send-alert-event); the smaller
+#: reading, which Alertmanager takes too, is safe under both.
+BODY_LIMIT = 512_000
+#: Longest `payload.summary`, in code points, by the same page.
+SUMMARY_LIMIT = 1_024
+#: Our own bounds where PagerDuty publishes none. They keep everything beside `custom_details` under 200 kB whatever a
+#: sender writes, so that trimming the details is always enough to reach `BODY_LIMIT`.
+TEXT_LIMIT = 1_024
+LINK_TEXT_LIMIT = 255
+URL_LIMIT = 4_096
+LINKS_LIMIT = 25
+
+#: The member of `custom_details` that names what was cut to fit `BODY_LIMIT`, and the room kept for it in bytes.
+TRIMMED = "alertrouter_trimmed"
+TRIMMED_BYTES = 2_000
+
+#: How much of an answer is read, and how much of it is shown as a reason.
+ANSWER_LIMIT = 65_536
+REASON_LIMIT = 500
+#: The pause after a 429 without `Retry-After`: https://developer.pagerduty.com/docs/rate-limits suggests 30 seconds.
+THROTTLED_MS = 30_000
+#: No `Retry-After` is believed beyond this.
+RETRY_AFTER_LIMIT_MS = 600_000
+
+
+# --- what is sent ----------------------------------------------------------------------------------------------------
+
+
+class EventAction(StrEnum):
+    """What an event asks of PagerDuty."""
+
+    TRIGGER = "trigger"
+    ACKNOWLEDGE = "acknowledge"
+    RESOLVE = "resolve"
+
+
+def build_event(action: EventAction, routing_key: str, dedup_key: str, enriched: Enriched | None) -> dict[str, Any]:
+    """The Events API v2 body, as plain JSON data that PagerDuty accepts whatever the alert holds.
+
+    An acknowledge or a resolve names the alert and nothing else, so it needs no `enriched`; a trigger without one is a
+    ValueError. What the sender left empty or unusable (a time without zone, a link that is no URL) is left out, what
+    is too long is cut, and lone surrogates become U+FFFD.
+    """
+    event: dict[str, Any] = {
+        "routing_key": routing_key,
+        "event_action": action.value,
+        "dedup_key": sound(dedup_key),
+    }
+    if action is not EventAction.TRIGGER:
+        return event
+    if enriched is None:
+        raise ValueError("a trigger needs the alert it shows")
+    shown = enriched.event
+    optional = {
+        "timestamp": _timestamp(shown.timestamp),
+        "component": cut(shown.component, TEXT_LIMIT),
+        "group": cut(shown.group, TEXT_LIMIT),
+        "class": cut(shown.class_, TEXT_LIMIT),
+    }
+    event["payload"] = {
+        "summary": cut(shown.summary, SUMMARY_LIMIT) or cut(f"Alert {dedup_key}", SUMMARY_LIMIT),
+        "source": cut(shown.source, TEXT_LIMIT) or "unknown",
+        "severity": shown.severity.value,
+        **{name: text for name, text in optional.items() if text},
+        "custom_details": plain(shown.custom_details),
+    }
+    if links := list(islice(filter(None, map(_link, enriched.links)), LINKS_LIMIT)):
+        event["links"] = links
+    if client := cut(enriched.client, TEXT_LIMIT):
+        event["client"] = client
+    if client_url := web_url(enriched.client_url):
+        event["client_url"] = client_url
+    return event
+
+
+def encode_event(event: Mapping[str, Any], limit: int = BODY_LIMIT) -> bytes:
+    """The event of `build_event` as JSON of at most `limit` bytes, which is to be 200 kB or more.
+
+    Over the limit, the largest details are cut or left out, small ones (what people route and search by) are kept, and
+    `custom_details.alertrouter_trimmed` lists the names of those that are not whole any more.
+    """
+    body = encode(event)
+    if len(body) <= limit:
+        return body
+    payload = event["payload"]
+    details = payload["custom_details"]
+    beside_details = len(body) - len(encode(details))
+    kept = fit(details, limit - beside_details - TRIMMED_BYTES) or {}
+    names = [name for name, value in details.items() if name not in kept or kept[name] != value]
+    kept[TRIMMED] = fit(names, TRIMMED_BYTES - len(TRIMMED) - 10)  # 10: quotes, colon, comma and braces around it
+    return encode({**event, "payload": {**payload, "custom_details": kept}})
+
+
+def web_url(text: str) -> str:
+    """`text` as a URL that a browser can follow and RFC 3986 allows: http or https, with a host. "" where it is none.
+
+    Characters a URL may not hold are percent-encoded, because people do write blanks and umlauts into links. A URL
+    with a user or password is none: everyone who sees the incident would see them.
+    """
+    try:
+        parts = urlsplit(sound(text).strip())
+        authority = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode("ascii")
+    except ValueError:
+        return ""
+    if parts.scheme not in ("http", "https") or not _AUTHORITY.fullmatch(authority):
+        return ""
+    path, query, fragment = (_NOT_IN_URL.sub(_percent, part) for part in (parts.path, parts.query, parts.fragment))
+    url = urlunsplit((parts.scheme, authority, path, query, fragment))
+    return url if len(url) <= URL_LIMIT else ""
+
+
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w-][\w.-]*)(:[0-9]{0,5})?", re.ASCII)
+_NOT_IN_URL = re.compile(r"%(?![0-9A-Fa-f]{2})|[^\w.~:/?@!$&'()*+,;=%-]", re.ASCII)
+
+
+def _percent(match: re.Match[str]) -> str:
+    return quote(match[0], safe="")
+
+
+def _link(link: Link) -> dict[str, str] | None:
+    href = web_url(link.href)
+    if not href:
+        return None
+    text = cut(link.text, LINK_TEXT_LIMIT)
+    return {"href": href, "text": text} if text else {"href": href}
+
+
+def _timestamp(text: str) -> str:
+    """The instant in RFC 3339, as it was written where it was; "" for what is no instant, or is a sender's zero value."""
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None or moment.year <= 1970:
+            return ""
+        return text if _RFC3339.fullmatch(text) else moment.astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        return ""
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+# --- what the answers mean -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """PagerDuty queued the event. `dedup_key` is the one it named; "" where its answer could not be read."""
+
+    dedup_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """Not delivered, as far as we know.
+
+    retry_after_ms:  how long PagerDuty wants this routing key left alone; None where it said nothing.
+    ambiguous:       the event was sent and no definite answer came, so PagerDuty may have taken it, or may yet.
+    """
+
+    reason: str
+    retry_after_ms: int | None
+    ambiguous: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """PagerDuty will never take this event as it is. `reason` is in its own words, at most 500 characters."""
+
+    status: int
+    reason: str
+
+
+Outcome = Delivered | TryAgain | Refused
+
+
+class _Answer(msgspec.Struct):
+    """PagerDuty's answer body: `dedup_key` in a good one, `message` and perhaps `errors` in a bad one."""
+
+    message: str = ""
+    errors: list[str] | None = None
+    dedup_key: str = ""
+
+
+def classify(status: int, headers: Mapping[str, str], body: bytes, now: int, secret: str = "") -> Outcome:
+    """What an HTTP answer means for the event that was sent.
+
+    now:     ms since the epoch, for a `Retry-After` that is a date.
+    secret:  the routing key, blanked out of every reason in case something on the way echoes what we sent.
+
+    | status          |           | ambiguous                                                                      |
+    | 202             | delivered | the only answer that counts, whatever its body                                 |
+    | other 2xx       | again     | yes: something on the way answered, PagerDuty may have heard it too            |
+    | 3xx             | again     | no: never followed, it would hand the routing key to someone else              |
+    | 408, 429        | again     | no: not taken                                                                  |
+    | other 4xx       | refused   |                                                                                |
+    | 500, 503        | again     | no: PagerDuty's own words for "not accepted, try later"                        |
+    | other 5xx, rest | again     | yes: a gateway gave up waiting (502, 504, 52x); what is behind it may go on    |
+
+    Statuses: https://developer.pagerduty.com/docs/send-alert-event, "Response codes & Retry logic".
+    """
+    if status == 202:
+        answer = _decode(body)
+        return Delivered(answer.dedup_key if answer else "")
+    reason = _tidy(_words(body), secret)
+    if 400 <= status < 500 and status not in (408, 429):
+        return Refused(status, reason or f"HTTP {status} without a reason")
+    retry_after_ms = _retry_after_ms(headers.get("Retry-After", ""), now)
+    if status == 429 and retry_after_ms is None:
+        retry_after_ms = THROTTLED_MS
+    definite = 300 <= status < 500 or status in (500, 503)
+    return TryAgain(f"HTTP {status}: {reason}" if reason else f"HTTP {status}", retry_after_ms, not definite)
+
+
+def _decode(body: bytes) -> _Answer | None:
+    try:
+        return msgspec.json.decode(body, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _words(body: bytes) -> str:
+    """What an error answer says: message and errors where it has PagerDuty's shape, else its text."""
+    answer = _decode(body)
+    if answer and (answer.message or answer.errors):
+        return ": ".join(part for part in (answer.message, "; ".join(answer.errors or ())) if part)
+    return body.decode(errors="replace")
+
+
+def _tidy(text: str, secret: str) -> str:
+    """One printable line of at most `REASON_LIMIT` characters. The secret goes first, lest a cut leave half of it."""
+    if secret:
+        text = text.replace(secret, "[routing key]")
+    text = text[: 8 * REASON_LIMIT]
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= REASON_LIMIT else line[: REASON_LIMIT - 1] + "…"
+
+
+def _retry_after_ms(text: str, now: int) -> int | None:
+    """`Retry-After` in either form of RFC 9110 (seconds, HTTP date), from 0 to ten minutes; None for anything else."""
+    if text.isascii() and text.isdigit():
+        return min(int(text.lstrip("0")[:10] or 0) * 1_000, RETRY_AFTER_LIMIT_MS)
+    try:
+        until = parsedate_to_datetime(text)
+        milliseconds = int((until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() * 1_000)
+    except (ValueError, OverflowError):
+        return None
+    return min(max(milliseconds - now, 0), RETRY_AFTER_LIMIT_MS)
+
+
+# --- the client ------------------------------------------------------------------------------------------------------
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def enqueue_url(base_url: str) -> URL:
+    """Where events are posted, given a base address without path.
+
+    SettingsInvalid for anything but https, except on loopback (the sandbox): the routing key travels in the body.
+    """
+    setting = "the PagerDuty events address (ALERTROUTER_PAGERDUTY_EVENTS_URL)"
+    try:
+        url = URL(base_url.strip())
+    except ValueError:
+        raise SettingsInvalid(f"{setting} is not a URL; set it to {US_EVENTS_URL} or {EU_EVENTS_URL}") from None
+    host = url.host or ""
+    if url.scheme not in ("http", "https") or not host:
+        raise SettingsInvalid(f"{setting} is not an http(s) URL; set it to {US_EVENTS_URL} or {EU_EVENTS_URL}")
+    if url.path not in ("", "/") or url.query_string or url.fragment or url.user or url.password:
+        raise SettingsInvalid(f"{setting} is more than scheme, host and port; set it to {url.origin()}")
+    if url.scheme == "http" and not is_loopback(host):
+        raise SettingsInvalid(
+            f"{setting} is plain http, which would show the routing key to everyone on the way; "
+            f"set it to https://{url.authority} (http is for loopback only)"
+        )
+    return url.origin() / "v2" / "enqueue"
+
+
+def wall_clock() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class PagerDutyClient:
+    """Holds the connections to the Events API. Make it inside a running event loop; `close` it at the end.
+
+    connections:  how many sends may be under way at once. Have no more than that: waiting for a free connection
+                  counts as connecting.
+    connect_s:    longest wait for a connection, in seconds. Shorter than `total_s`, so that running out of the total
+                  always means that the event was on its way: an ambiguous end.
+    total_s:      longest send, in seconds, from the call to the end of the answer. Leases are measured by it.
+    """
+
+    def __init__(
+        self,
+        base_url: str = US_EVENTS_URL,
+        *,
+        connections: int = 64,
+        connect_s: float = 3.0,
+        total_s: float = 10.0,
+        clock: Callable[[], int] = wall_clock,
+    ) -> None:
+        self._url = enqueue_url(base_url)
+        self._clock = clock
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=connections),
+            # Cookies cost a tenth of a POST, and PagerDuty sets none that matter.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Without the infinite threshold aiohttp rounds time-outs up to whole seconds, past what a lease allows.
+            timeout=aiohttp.ClientTimeout(total=total_s, connect=connect_s, ceil_threshold=math.inf),
+            headers={
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": f"alertrouter/{__version__}",
+            },
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def send(self, body: bytes) -> Outcome:
+        """Post one encoded event. Whatever the network does comes back as an outcome; nothing is raised for it."""
+        try:
+            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+                answer = await _read(response.content)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return TryAgain(_tidy(f"no connection: {_name(error)}", _routing_key(body)), None, ambiguous=False)
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            return TryAgain(_tidy(f"no answer: {_name(error)}", _routing_key(body)), None, ambiguous=True)
+        secret = "" if response.status == 202 else _routing_key(body)
+        return classify(response.status, response.headers, answer, self._clock(), secret)
+
+    async def close(self) -> None:
+        """End every connection; what is under way ends as ambiguous."""
+        await self._session.close()
+
+
+def _name(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """The head of the answer, or what came of it: the status is known by now, and it decides."""
+    answer = bytearray()
+    try:
+        while len(answer) < ANSWER_LIMIT and (chunk := await content.read(ANSWER_LIMIT - len(answer))):
+            answer += chunk
+    except (aiohttp.ClientError, OSError):
+        pass
+    return bytes(answer)
+
+
+class _Keyed(msgspec.Struct):
+    routing_key: str = ""
+
+
+def _routing_key(body: bytes) -> str:
+    """The secret in what we sent. Read only when something went wrong."""
+    try:
+        return msgspec.json.decode(body, type=_Keyed).routing_key
+    except msgspec.DecodeError:
+        return ""

@@ -1,0 +1,1 @@
+"""Rules kept in git: read, checked, compiled and evaluated. Only `load` touches files."""

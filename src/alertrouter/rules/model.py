@@ -1,0 +1,161 @@
+"""What the loader builds and the evaluator reads and returns. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Literal
+
+from alertrouter.alert import CommonEvent, Link, Severity
+from alertrouter.rules.condition import Condition
+
+#: Where the router sends what no rule of its own wanted.
+UNROUTED = "unrouted"
+#: The set in which every orchestration begins.
+START = "start"
+
+Kind = Literal["global", "router", "service", "unrouted"]
+
+
+class Verdict(StrEnum):
+    """What the rules want done with an alert."""
+
+    DELIVER = "deliver"
+    SUPPRESS = "suppress"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTrace:
+    """One rule looked at. `why` names what decided it, with the values it saw.
+
+    Where no rule of a set matched, the catch-all is the last entry, under the name `catch_all`.
+    """
+
+    orchestration: str  # "global", "router", "service:payment-service", "unrouted"
+    set: str
+    rule: str
+    matched: bool
+    why: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the rules say about one alert at one instant.
+
+    event:         the alert as PagerDuty will see it, after the rules changed it.
+    service:       the service the router chose; "" when the alert reached only the catch-all (unrouted).
+    rule, reason:  the rule that set the verdict and the reason written in it; "" for a plain delivery.
+    matched:       names of the rules that matched, in order.
+    destinations:  where the alert goes, e.g. ("pagerduty:default",): kind and name of the key.
+    links, details: what rules added for the responder.
+    """
+
+    verdict: Verdict
+    event: CommonEvent
+    service: str
+    priority: str
+    rule: str
+    reason: str
+    matched: tuple[str, ...]
+    annotations: tuple[str, ...]
+    destinations: tuple[str, ...]
+    trace: tuple[RuleTrace, ...]
+    links: tuple[Link, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReference:
+    """Where a secret is found: an environment variable or a file, never the secret itself."""
+
+    env: str | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Who owns a service and what helps its responders. `runbook` is a link, or a path where no base is set."""
+
+    name: str
+    team: str = ""
+    tier: int | None = None
+    on_call: str = ""
+    runbook: str = ""
+    links: tuple[Link, ...] = ()
+    routing_key: KeyReference | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Priority:
+    """A response policy. `acknowledge_within` None means by the next business day."""
+
+    name: str
+    severity: Severity
+    acknowledge_within: timedelta | None = None
+    notify: tuple[str, ...] = ()
+    escalation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """Accept and record, but do not send, before `expires_at` (ms since the epoch)."""
+
+    owner: str
+    reason: str
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """What a rule does. In the router `route_to` names a service, everywhere else a set."""
+
+    route_to: str = ""
+    severity: Severity | None = None
+    priority: str = ""
+    suppress: Suppression | None = None
+    annotate: tuple[str, ...] = ()
+    links: tuple[Link, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Matches when one of its conditions holds, or always where it has none. `place` is file:line:col."""
+
+    name: str
+    conditions: tuple[Condition, ...]
+    actions: Actions
+    owner: str = ""
+    disabled: bool = False
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Orchestration:
+    """Sets of rules that begin in `start`; the catch-all applies where no rule of a set matched."""
+
+    name: str  # as in RuleTrace
+    kind: Kind
+    sets: Mapping[str, tuple[Rule, ...]] = field(default_factory=lambda: MappingProxyType({START: ()}))
+    catch_all: Actions = Actions()
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """Everything in a rules directory, loaded whole. Never changed once built.
+
+    orchestrations: by name; "global", "router" and "unrouted" are always there, and one for each service.
+    priorities:     in the order of the file; empty where it names none.
+    destinations:   by kind, then name, as written.
+    version:        hash of the files' contents.
+    """
+
+    services: Mapping[str, Service]
+    orchestrations: Mapping[str, Orchestration]
+    priorities: Mapping[str, Priority] = field(default_factory=dict)
+    destinations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    version: str = ""

@@ -1,0 +1,288 @@
+"""The shape of every rule file, and what to say where a file has another."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
+
+from alertrouter.alert import Severity
+from alertrouter.rules.document import Document, Key, Problem
+
+#: Actions of the language that this version cannot carry out. Named, so that they are not taken for typing errors.
+NOT_YET = frozenset(
+    {"dynamic_route_to", "event_action", "suspend", "drop", "variables", "extractions", "escalation_policy", "notify"}
+    | {"automation", "dedup_key", "custom_fields"}
+)
+
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DAY_S = 86_400
+
+
+def read_duration(text: str) -> timedelta:
+    """`5m`, `90s`, `2h` or `1d`. Raises ValueError."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError("write a duration such as 90s, 5m, 1h or 1d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _one_or_many(value: object) -> object:
+    return value if value is None or isinstance(value, list) else [value]
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _rule_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,99}", text) or text == "catch_all":
+        raise ValueError("a name is made of letters, digits, `-`, `_`, `.` and `/`, at most 100; `catch_all` is taken")
+    return text
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc or any(map(str.isspace, text)):
+        raise ValueError("write a whole link, such as https://wiki.example.org/page")
+    return text
+
+
+def _runbook(text: str) -> str:
+    if "://" in text:
+        return _web_address(text)
+    if text.startswith("/") or ".." in text.split("/") or any(map(str.isspace, text)):
+        raise ValueError("write a link, or a path under `runbook_base` such as runbooks/payment-service.md")
+    return _not_blank(text)
+
+
+def _expires_at(value: object) -> int:
+    """The first ms since the epoch after the date, which counts to its end in UTC; or the moment itself."""
+    moment: object = value
+    if isinstance(value, str) and re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        moment = datetime.fromisoformat(value) if len(value) > 10 else date.fromisoformat(value)
+    if isinstance(moment, datetime):
+        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    if isinstance(moment, date):
+        return round(datetime(moment.year, moment.month, moment.day, tzinfo=UTC).timestamp() + _DAY_S) * 1000
+    raise ValueError("write a date, such as 2027-03-31; it counts to its end, in UTC")
+
+
+def _acknowledge_within(value: object) -> timedelta | None:
+    if value == "next_business_day":
+        return None
+    if not isinstance(value, str):
+        raise ValueError("write a duration such as 5m, or next_business_day")
+    return read_duration(value)
+
+
+def _jsonable(value: JsonValue) -> JsonValue:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("JSON has no infinite numbers")
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _jsonable(child)
+    return value
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+Texts = Annotated[list[Text], BeforeValidator(_one_or_many), Field(min_length=1)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+
+
+class Shape(BaseModel):
+    """A mapping with exactly these keys. Nothing is converted but what says so."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class LinkShape(Shape):
+    href: WebAddress
+    text: str = ""
+
+
+class EnrichShape(Shape):
+    links: list[LinkShape] = []
+    details: dict[Text, Annotated[JsonValue, AfterValidator(_jsonable)]] = {}
+
+
+class ActionsShape(Shape):
+    route_to: Text | None = None
+    severity: Annotated[Severity | None, Field(strict=False)] = None
+    priority: Text | None = None
+    suppress: Literal[True] | None = None
+    reason: Text | None = None
+    expires: Annotated[int, BeforeValidator(_expires_at)] | None = None
+    annotate: Texts | None = None
+    enrich: EnrichShape | None = None
+
+
+class CatchAllShape(ActionsShape):
+    """Actions, and for a suppression the owner that a rule names beside them."""
+
+    owner: Text | None = None
+
+
+class RuleShape(Shape):
+    rule: Annotated[str, AfterValidator(_rule_name)]
+    owner: Text | None = None
+    when: Texts | None = None
+    then: ActionsShape
+    disabled: bool = False
+
+
+class OrchestrationShape(Shape):
+    """global.yaml and unrouted.yaml."""
+
+    sets: dict[Text, list[RuleShape]] | None = None
+    catch_all: CatchAllShape = CatchAllShape()
+
+
+class RouterShape(Shape):
+    sets: dict[Text, list[RuleShape]] | None = None
+    catch_all: CatchAllShape
+
+
+class KeyShape(Shape):
+    env: Text | None = None
+    file: Text | None = None
+
+
+class ServiceShape(OrchestrationShape):
+    service: Text | None = None
+    team: Text | None = None
+    tier: Annotated[int, Field(ge=1, le=5)] | None = None
+    on_call: Text | None = None
+    runbook: Annotated[str, AfterValidator(_runbook)] | None = None
+    links: list[LinkShape] = []
+    routing_key: KeyShape | None = None
+
+
+class PriorityShape(Shape):
+    severity: Annotated[Severity, Field(strict=False)]
+    acknowledge_within: Annotated[timedelta | None, BeforeValidator(_acknowledge_within)] = None
+    notify: list[Text] = []
+    escalation: Literal["all_levels", "level_1_then_2", "level_1", "none"] = "level_1_then_2"
+
+
+DestinationKind = Literal["pagerduty", "slack", "email", "jira", "statuspage", "rundeck", "webhook"]
+
+
+class ConfigShape(Shape):
+    """alertrouter.yaml. The last five sections are read by others, who know what may stand in them."""
+
+    runbook_base: WebAddress | None = None
+    priorities: dict[Text, PriorityShape] = {}
+    destinations: dict[DestinationKind, dict[Text, dict[str, Any]]] = {}
+    sources: Any = None
+    limits: Any = None
+    dedup: Any = None
+    redis: Any = None
+    settings: Any = None
+
+
+ShapeT = TypeVar("ShapeT", bound=Shape)
+
+
+def fit(shape: type[ShapeT], document: Document) -> ShapeT | list[Problem]:
+    """The document as that shape, or everything in it that does not fit."""
+    try:
+        return shape.model_validate(document.root.value)
+    except ValidationError as error:
+        return [_problem(shape, document, detail) for detail in error.errors(include_url=False)]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` for a slip of the keyboard, else what there is to choose from, if that is short."""
+    choices = sorted(known)
+    same = [choice for choice in choices if choice.casefold() == word.casefold()]
+    if close := same or get_close_matches(word, choices, 1):
+        return f"; did you mean `{close[0]}`?"
+    return f"; there is {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
+
+
+def _problem(shape: type[Shape], document: Document, detail: ErrorDetails) -> Problem:
+    path: tuple[Key, ...] = detail["loc"]
+    name = next((key for key in reversed(path) if isinstance(key, str)), "")
+    shown = f"`{document.written_at(path)}`"
+    match detail["type"]:
+        case "extra_forbidden" if name in NOT_YET:
+            return document.problem_with_key(path, f"the action `{name}` is not supported yet")
+        case "extra_forbidden":
+            return document.problem_with_key(
+                path, f"unknown key `{name}`{did_you_mean(name, _keys_at(shape, path[:-1]))}"
+            )
+        case "missing":
+            return document.problem(path, f"`{name}` is missing{_EXAMPLES.get(name, '')}")
+        case _ if "routing_key" in path:
+            # Never repeat what stands there: it may be the key.
+            remedy = "name where the key is found, never the key: `{env: PD_KEY_PAYMENT}` or `{file: /run/secrets/pd}`"
+            return document.problem(path, remedy)
+        case "literal_error" | "enum" if name == "suppress":
+            return document.problem(path, "`suppress` is true or left out")
+        case "literal_error" if path[-1] == "[key]":  # pydantic's word for a key that is wrong
+            known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+            return document.problem_with_key(
+                path[:-1], f"`{path[-2]}` is not known{did_you_mean(str(path[-2]), known)}"
+            )
+        case "literal_error" | "enum":
+            known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+            return document.problem(path, f"{shown} is not known{did_you_mean(str(detail['input']), known)}")
+        case "value_error":
+            return document.problem(path, f"{shown}: {detail['ctx']['error']}")
+        case kind:
+            return document.problem(path, f"`{name}` is {shown}; {_WANTED.get(kind, detail['msg'])}")
+
+
+_EXAMPLES = {
+    "then": "; a rule that only stops here says `then: {}`",
+    "catch_all": "; write `catch_all: {route_to: unrouted}`, so that what no rule wants still pages",
+}
+
+_WANTED = {
+    "string_type": "write text, in quotes if it looks like a number, a date or yes and no",
+    "list_type": "write a list, one `- ` for each entry",
+    "dict_type": "write a mapping, `key: value`",
+    "model_type": "write a mapping, `key: value`",
+    "model_attributes_type": "write a mapping, `key: value`",
+    "bool_type": "write true or false",
+    "int_type": "write a whole number",
+    "invalid-json-value": "write text, in quotes if it looks like a date",
+    "too_short": "write at least one entry, or leave it out",
+}
+
+
+def _keys_at(shape: type[Shape], path: tuple[Key, ...]) -> Iterable[str]:
+    """The keys that may stand in the mapping at `path` of a file of that shape."""
+    here: Any = shape
+    for key in path:
+        here = _inside(here, key)
+    return here.model_fields if isinstance(here, type) and issubclass(here, Shape) else ()
+
+
+def _inside(annotation: Any, key: Key) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, Shape):
+        field = annotation.model_fields.get(str(key))
+        return _bare(field.annotation) if field else None
+    if get_origin(annotation) in (dict, list):
+        return _bare(get_args(annotation)[-1])
+    return None
+
+
+def _bare(annotation: Any) -> Any:
+    """The type itself, without Annotated and without `| None`."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (UnionType, Union):
+        return _bare(next(each for each in get_args(annotation) if each is not type(None)))
+    return annotation

@@ -1,0 +1,178 @@
+"""The only reader of the environment and of alertrouter.yaml's settings.
+
+Each setting has one name: field `pagerduty_events_url` is the variable ALERTROUTER_PAGERDUTY_EVENTS_URL and the key
+`pagerduty_events_url` under `settings:` in alertrouter.yaml. Options win over the environment, the environment over
+the file. A secret is never read from the file; NAME_FILE names a file that holds it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from alertrouter.errors import SettingsInvalid
+
+PREFIX = "ALERTROUTER_"
+#: Kubernetes sets variables such as ALERTROUTER_SERVICE_HOST for a Service named alertrouter.
+_FOREIGN_VARIABLE = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_\d+_.*)")
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SECRETS = frozenset({"redis_url", "pagerduty_routing_key", "webhook_tokens"})
+
+
+class Settings(BaseModel):
+    """All settings of the service. Durations are milliseconds here and texts such as 5m or 1h30m outside."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listen: str = "127.0.0.1:9087"
+    redis_url: SecretStr | None = None
+    instance: str = Field(default="main", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    data_dir: Path = Path("data")
+    rules: Path = Path("rules")
+    pagerduty_events_url: str = "https://events.pagerduty.com"
+    pagerduty_routing_key: SecretStr | None = None
+    pagerduty_calls_per_minute: int = Field(default=110, ge=0)
+    webhook_tokens: tuple[SecretStr, ...] = ()
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    max_in_flight: int = Field(default=64, ge=1, le=1024)
+    dedup_mode: Literal["rolling", "fixed"] = "rolling"
+    dedup_window: int = 5 * 60_000
+    resend_after: int = 4 * 3600_000
+    drain_timeout: int = 25_000
+
+    @field_validator("webhook_tokens", mode="before")
+    @classmethod
+    def _split_tokens(cls, value: object) -> object:
+        return [token.strip() for token in value.split(",") if token.strip()] if isinstance(value, str) else value
+
+    @field_validator("dedup_window", "resend_after", "drain_timeout", mode="before")
+    @classmethod
+    def _duration(cls, value: object) -> object:
+        if not isinstance(value, str):
+            raise ValueError("write a duration with its unit, such as 90s, 5m or 4h")
+        return duration_ms(value)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of `listen`. Raises SettingsInvalid."""
+        host, colon, port = self.listen.rpartition(":")
+        if not colon or not port.isdecimal() or int(port) > 65535:
+            raise SettingsInvalid(f"{PREFIX}LISTEN is {self.listen!r}: write host:port, such as 127.0.0.1:9087")
+        return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what an empty host means
+
+    def check_exposure(self) -> None:
+        """Refuse to listen beyond loopback without tokens: who can post a resolve can silence a page."""
+        host, _ = self.address
+        if not self.webhook_tokens and not is_loopback(host):
+            raise SettingsInvalid(
+                f"{PREFIX}LISTEN is {self.listen}: without tokens only a loopback address is allowed. "
+                f"Set {PREFIX}WEBHOOK_TOKENS (or {PREFIX}WEBHOOK_TOKENS_FILE) to one or more secrets, comma-separated"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """True if `host` can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def duration_ms(text: str) -> int:
+    """`90s`, `5m`, `4h` or `1h30m` in ms. Raises ValueError."""
+    found = _DURATION.fullmatch(text.strip())
+    if not found or not any(found.groups()):
+        raise ValueError("write a duration such as 90s, 5m or 4h")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return ((hours * 60 + minutes) * 60 + seconds) * 1000
+
+
+def load_settings(
+    environ: Mapping[str, str], options: Mapping[str, Any], file: Mapping[str, Any] | None = None
+) -> Settings:
+    """Settings from command-line `options` (None = not given), the environment and the file's `settings`.
+
+    Raises SettingsInvalid, naming the variable or key and what to set.
+    """
+    values: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for name, value in (file or {}).items():
+        if name in _SECRETS:
+            raise SettingsInvalid(
+                f"settings.{name} in alertrouter.yaml: secrets do not belong there; set {_variable(name)}_FILE"
+            )
+        values[name], names[name] = value, f"settings.{name} in alertrouter.yaml"
+    for name in Settings.model_fields:
+        found = _from_environment(name, environ)
+        if found is not None:
+            values[name], names[name] = found, _variable(name)
+    for name, value in options.items():
+        if value is not None:
+            values[name], names[name] = value, f"--{name.replace('_', '-')}"
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsInvalid("\n".join(_explain(problem, names) for problem in error.errors())) from error
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Variables with our prefix that no setting has, each with the name that was probably meant."""
+    known = {_variable(name) for name in Settings.model_fields}
+    known |= {f"{_variable(name)}_FILE" for name in _SECRETS}
+    strays = (
+        name
+        for name in environ
+        if name.startswith(PREFIX) and name not in known and not _FOREIGN_VARIABLE.fullmatch(name[len(PREFIX) :])
+    )
+    return [
+        f"{name} is no setting"
+        + (f"; did you mean {close[0]}?" if (close := get_close_matches(name, known, 1)) else "")
+        for name in sorted(strays)
+    ]
+
+
+def read_secret(environ: Mapping[str, str], *, env: str | None = None, file: str | None = None) -> str | None:
+    """The secret that a rule file refers to by variable or by path; None if it is not there or empty."""
+    if env is not None:
+        return environ.get(env, "").strip() or None
+    if file is not None:
+        try:
+            return Path(file).read_text().strip() or None
+        except OSError:
+            return None
+    return None
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _from_environment(name: str, environ: Mapping[str, str]) -> str | None:
+    variable = _variable(name)
+    path = environ.get(variable + "_FILE") if name in _SECRETS else None
+    if path:
+        try:
+            return Path(path).read_text().strip() or None
+        except OSError as error:
+            raise SettingsInvalid(f"{variable}_FILE is {path}: {error.strerror}") from error
+    return environ.get(variable) or None
+
+
+def _explain(problem: Any, names: Mapping[str, str]) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    where = names.get(name, name)
+    if problem["type"] == "extra_forbidden":
+        close = get_close_matches(name, Settings.model_fields, 1)
+        return f"{where}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
+    shown = "" if name in _SECRETS else f" (it is {problem['input']!r})"
+    return f"{where}: {problem['msg']}{shown}"

@@ -1,0 +1,150 @@
+"""Bytes to values: JSON as lenient as is safe, and flat forms.
+
+Whatever is returned can be encoded by msgspec again, however broken it arrived: no lone surrogate, no NaN, no number
+without end, nothing nested deeper than DEPTH_LIMIT.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from alertrouter.errors import BadPayload
+
+#: Lists and objects inside one another. Senders need six; encoders and rules recurse, so there is an end.
+DEPTH_LIMIT = 64
+
+#: Datadog knows some 60 variables; a form with a thousand fields is no alert.
+FORM_FIELDS_LIMIT = 1000
+
+#: CPython converts no longer text to int or back (sys.set_int_max_str_digits).
+_INT_DIGITS_LIMIT = 4300
+
+REPLACED = "some characters of the body were not valid text and were replaced by \ufffd"
+
+#: Lone surrogates cannot be encoded; NUL ends strings in C and is refused by databases; the others, ESC above all,
+#: are commands to a terminal. Tab, newline and return are text.
+_UNFIT = re.compile("[\x00-\x07\x0b\x0e-\x1f\ud800-\udfff]")
+
+_CONTAINERS = frozenset((dict, list))
+
+_TOO_DEEP = f"nested deeper than {DEPTH_LIMIT} levels"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A decoded body. `value` is what JSON can say: dict, list, str, int, float, bool or None."""
+
+    value: Any
+    notes: tuple[str, ...] = ()
+
+
+def read_json(body: bytes) -> Body:
+    """The value of a JSON body. Raises BadPayload with the reason and the place.
+
+    Bytes that are not UTF-8 and lone surrogates become U+FFFD; a byte order mark of UTF-8 or UTF-16 is heeded.
+    """
+    try:
+        value = msgspec.json.decode(body)
+        # control characters can hide only in escapes of these two forms: raw ones are not JSON
+        is_clean = b"\\u000" not in body and b"\\u001" not in body
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = _read_json_leniently(body)
+        is_clean = False
+    if _is_deeper(value, DEPTH_LIMIT):
+        raise BadPayload(_TOO_DEEP)
+    return Body(value) if is_clean else _fit(value)
+
+
+def is_form(content_type: str, body: bytes) -> bool:
+    """True for a form. `curl -d '{...}'` claims to be one, so a body that starts like JSON is not."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/x-www-form-urlencoded" and body.lstrip()[:1] not in (b"{", b"[")
+
+
+def read_form(body: bytes) -> Body:
+    """The fields of a flat form as a dict of texts; of a repeated field the last. Raises BadPayload."""
+    if not body.strip():
+        raise BadPayload("empty body")
+    try:
+        fields = parse_qsl(
+            body.decode("utf-8", "surrogateescape"),
+            keep_blank_values=True,
+            errors="surrogateescape",
+            max_num_fields=FORM_FIELDS_LIMIT,
+        )
+    except ValueError as error:
+        raise BadPayload(f"not a form of at most {FORM_FIELDS_LIMIT} fields") from error
+    return _fit(dict(fields))
+
+
+def _read_json_leniently(body: bytes) -> Any:
+    encoding, errors, text = _decode(body)
+    if not text or text.isspace():
+        raise BadPayload("empty body")
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_int_or_text, parse_float=_float_or_text)
+    except json.JSONDecodeError as error:
+        place = len(body) - len(text[error.pos :].encode(encoding, errors))
+        reason = error.msg.removesuffix(" at")
+        raise BadPayload(f"not JSON: {reason} at byte {place}") from error
+    except RecursionError as error:
+        raise BadPayload(_TOO_DEEP) from error
+
+
+def _decode(body: bytes) -> tuple[str, str, str]:
+    """The encoding, its way with errors, and the text: every broken byte of UTF-8 is one lone surrogate in it."""
+    if body.startswith(BOM_UTF16_LE):
+        return "utf-16-le", "replace", body[2:].decode("utf-16-le", "replace")
+    if body.startswith(BOM_UTF16_BE):
+        return "utf-16-be", "replace", body[2:].decode("utf-16-be", "replace")
+    return "utf-8", "surrogateescape", body.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise BadPayload(f"not JSON: {name} is no JSON number")
+
+
+def _int_or_text(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _INT_DIGITS_LIMIT else digits
+
+
+def _float_or_text(digits: str) -> float | str:
+    number = float(digits)
+    return digits if number in (float("inf"), float("-inf")) else number
+
+
+def _fit(value: Any) -> Body:
+    fitted = _without_unfit(value)
+    return Body(value) if fitted == value else Body(fitted, (REPLACED,))
+
+
+def _without_unfit(value: Any) -> Any:
+    if isinstance(value, str):
+        return _UNFIT.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_unfit(item) for item in value]
+    if isinstance(value, dict):
+        return {_UNFIT.sub("\ufffd", key): _without_unfit(item) for key, item in value.items()}
+    return value
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    """True if more than `limit` lists and objects lie inside one another. Level by level, so no recursion."""
+    level: list[Any] = [value] if type(value) in _CONTAINERS else []
+    for _ in range(limit):
+        if not level:
+            return False
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if type(parent) is dict else parent)
+            if type(child) in _CONTAINERS
+        ]
+    return bool(level)

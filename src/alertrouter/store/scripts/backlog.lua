@@ -1,0 +1,12 @@
+-- backlog: the sizes of all queues at one instant.
+-- KEYS  1 due  2 waiting  3 owners  4 dead letters
+-- ARGV  1 prefix of wait queues  2 prefix of leases
+-- Returns {records due now or later, sends that wait, leases held, dead letters}.
+local waiting, leased = 0, 0
+for _, destination in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  waiting = waiting + redis.call('ZCARD', ARGV[1] .. destination)
+end
+for _, owner in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+  leased = leased + redis.call('ZCARD', ARGV[2] .. owner)
+end
+return {redis.call('ZCARD', KEYS[1]), waiting, leased, redis.call('HLEN', KEYS[4])}

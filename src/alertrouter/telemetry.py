@@ -1,0 +1,109 @@
+"""Every metric, defined once, and the set-up of logs.
+
+Labels come from closed sets only: senders, outcomes, destinations of the rules, the first 500 rule names.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+WEBHOOKS = Counter("alertrouter_webhooks_total", "Webhook requests answered.", ["source", "status"], registry=REGISTRY)
+ALERTS_RECEIVED = Counter(
+    "alertrouter_alerts_received_total",
+    "Alerts received, by what they were: news (new, episode, severity, status, refresh, again), duplicate, stale, "
+    "ignored or skipped.",
+    ["source", "outcome"],
+    registry=REGISTRY,
+)
+ALERTS_TRUNCATED = Counter(
+    "alertrouter_alerts_truncated_total",
+    "Alerts the sender says it cut off (Alertmanager's max_alerts): they were never received.",
+    ["source"],
+    registry=REGISTRY,
+)
+ALERTS_ENDED = Counter(
+    "alertrouter_alerts_ended_total", "Accepted news, by how it ended.", ["outcome"], registry=REGISTRY
+)
+SENDS = Counter(
+    "alertrouter_sends_total",
+    "Calls to destinations, by what came back: delivered, again, refused.",
+    ["destination", "outcome"],
+    registry=REGISTRY,
+)
+SEND_SECONDS = Histogram(
+    "alertrouter_send_seconds",
+    "Duration of one call to a destination.",
+    registry=REGISTRY,
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+DELIVERY_SECONDS = Histogram(
+    "alertrouter_delivery_seconds",
+    "From the newest sighting of an alert to its confirmed delivery.",
+    registry=REGISTRY,
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
+RULE_MATCHES = Counter("alertrouter_rule_matches_total", "Alerts a rule matched.", ["rule"], registry=REGISTRY)
+RULE_ERRORS = Counter(
+    "alertrouter_rule_errors_total",
+    "Alerts whose evaluation failed by a fault of ours; they went to the default destination.",
+    registry=REGISTRY,
+)
+RULES_LAST_RELOAD_SUCCESSFUL = Gauge(
+    "alertrouter_rules_last_reload_successful", "1 if the last load of the rules succeeded, else 0.", registry=REGISTRY
+)
+RULES_LAST_RELOAD_TIMESTAMP = Gauge(
+    "alertrouter_rules_last_reload_success_timestamp_seconds",
+    "When the active rules were loaded.",
+    registry=REGISTRY,
+)
+QUEUE = Gauge(
+    "alertrouter_queue_records",
+    "Records due to be judged, waiting to be sent, and dead-lettered.",
+    ["queue"],
+    registry=REGISTRY,
+)
+REDIS_UP = Gauge("alertrouter_redis_up", "1 if Redis answered when it was last asked.", registry=REGISTRY)
+REDIS_CLOCK_SKEW = Gauge(
+    "alertrouter_redis_clock_skew_seconds", "This machine's clock minus Redis' clock.", registry=REGISTRY
+)
+BUILD_INFO = Gauge("alertrouter_build_info", "Version of the running program.", ["version"], registry=REGISTRY)
+
+_MOST_RULE_LABELS = 500
+_rule_labels: set[str] = set()
+
+
+def count_rule_match(rule: str) -> None:
+    """Count a match of `rule` under its name, or under "other" past the first 500 names."""
+    if rule not in _rule_labels:
+        if len(_rule_labels) >= _MOST_RULE_LABELS:
+            rule = "other"
+        else:
+            _rule_labels.add(rule)
+    RULE_MATCHES.labels(rule).inc()
+
+
+def set_up_logging(log_format: Literal["json", "console"], level: str) -> None:
+    """Log lines go to standard error: JSON for machines, or coloured text for people."""
+    renderer: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if log_format == "json"
+        else [structlog.dev.ConsoleRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,48 @@
+"""The bytes of a request: bounded, decompressed, and always answered."""
+
+from __future__ import annotations
+
+import zlib
+
+from aiohttp import web
+
+from alertrouter.errors import BadPayload
+
+_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """The decompressed body, at most `limit` bytes before and after decompression.
+
+    Raises BadPayload with the status to answer: 413 too large, 415 unknown encoding, 400 corrupt.
+    The server runs with `auto_decompress=False`: aiohttp answers a corrupt or unknown encoding with no status at all.
+    """
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity") and encoding not in _WINDOW_BITS:
+        raise BadPayload("unknown Content-Encoding; send gzip, deflate or none", status=415)
+    if request.content_length is not None and request.content_length > limit:
+        raise too_large(limit)
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large(limit) from None
+    return decompress(body, encoding, limit) if encoding in _WINDOW_BITS else body
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """`body` decoded from gzip or deflate. Raises BadPayload if it is corrupt, cut short or larger than `limit`."""
+    inflate = zlib.decompressobj(_WINDOW_BITS[encoding])
+    try:
+        plain = inflate.decompress(body, limit + 1)
+    except zlib.error:
+        raise BadPayload(f"the body is not {encoding}, as its Content-Encoding says") from None
+    if len(plain) > limit:
+        raise too_large(limit)
+    if not inflate.eof:
+        raise BadPayload(f"the {encoding} body ends too early")
+    return plain
+
+
+def too_large(limit: int) -> BadPayload:
+    """The 413 for a body over `limit` bytes."""
+    return BadPayload(f"the body is over {limit} bytes (ALERTROUTER_MAX_BODY_BYTES)", status=413)

@@ -1,0 +1,70 @@
+"""Operations, named as Prometheus and Alertmanager name them: health, readiness, metrics, reload."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+from alertrouter import telemetry
+from alertrouter.errors import RulesInvalid, StoreUnavailable
+from alertrouter.web.auth import Tokens, unauthorized
+
+
+class Operations:
+    """The operations endpoints.
+
+    missing:   what keeps the service from accepting, in words; empty when ready.
+    warnings:  what is wrong though it can accept.
+    backlog:   sizes of the queues; raises StoreUnavailable.
+    reload:    loads the rules anew, returns their version; raises RulesInvalid.
+    """
+
+    def __init__(
+        self,
+        *,
+        missing: Callable[[], Awaitable[Sequence[str]]],
+        warnings: Callable[[], Sequence[str]],
+        backlog: Callable[[], Awaitable[dict[str, int]]],
+        reload: Callable[[], str],
+        tokens: Tokens,
+    ) -> None:
+        self._missing = missing
+        self._warnings = warnings
+        self._backlog = backlog
+        self._reload = reload
+        self._tokens = tokens
+
+    async def healthy(self, _: web.Request) -> web.Response:
+        """200 while the process answers at all."""
+        return web.json_response({"status": "healthy"})
+
+    async def ready(self, _: web.Request) -> web.Response:
+        """200 when alerts can be accepted, else 503 with what is missing."""
+        missing = list(await self._missing())
+        return web.json_response(
+            {"status": "not ready" if missing else "ready", "missing": missing, "warnings": list(self._warnings())},
+            status=503 if missing else 200,
+        )
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Prometheus metrics."""
+        try:
+            for queue, size in (await self._backlog()).items():
+                telemetry.QUEUE.labels(queue).set(size)
+            telemetry.REDIS_UP.set(1)
+        except StoreUnavailable:
+            telemetry.REDIS_UP.set(0)
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(telemetry.REGISTRY), headers={"Content-Type": content_type})
+
+    async def reload(self, request: web.Request) -> web.Response:
+        """Load the rules anew. 422 with every problem if they are faulty; the old ones then stay in force."""
+        if not self._tokens.admit(request.headers):
+            return unauthorized()
+        try:
+            version = self._reload()
+        except RulesInvalid as error:
+            return web.json_response({"status": "refused", "errors": error.problems}, status=422)
+        return web.json_response({"status": "reloaded", "version": version})

@@ -1,0 +1,103 @@
+"""POST /webhooks/{sender}[/{name}]: authenticate, read, parse, store, answer.
+
+No rule, no catalogue and no PagerDuty in the request. 2xx only after Redis confirmed; 503 for anything worth
+retrying, never 429 (Alertmanager and Datadog would drop the alerts) and never 3xx.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import StrEnum
+from types import MappingProxyType
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from alertrouter import telemetry
+from alertrouter.alert import Alert
+from alertrouter.errors import BadPayload, StoreUnavailable
+from alertrouter.sources import PARSERS, ParsedPayload
+from alertrouter.web.auth import Tokens, unauthorized
+from alertrouter.web.body import read_body
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+#: More reasons would only repeat themselves in the sender's log.
+_MOST_SKIPPED_SHOWN = 20
+
+Accept = Callable[[Sequence[Alert]], Awaitable[Sequence[StrEnum]]]
+
+
+class Webhooks:
+    """The webhook endpoint. `accept` stores alerts and returns what each was; it raises StoreUnavailable."""
+
+    def __init__(self, accept: Accept, tokens: Tokens, max_body_bytes: int) -> None:
+        self._accept = accept
+        self._tokens = tokens
+        self._max_body_bytes = max_body_bytes
+        self._log = structlog.get_logger()
+
+    async def post(self, request: web.Request) -> web.Response:
+        """Answer one webhook."""
+        sender = request.match_info["sender"]
+        name = request.match_info.get("name", "")
+        if not self._tokens.admit(request.headers):
+            return self._answered(sender, unauthorized())
+        parse = PARSERS.get(sender)
+        if parse is None:
+            return _refusal(404, f"unknown sender; one of: {', '.join(sorted(PARSERS))}")
+        if name and not _NAME.fullmatch(name):
+            return self._answered(sender, _refusal(404, "a sender's name is a-z, 0-9, _ and -, at most 64"))
+        source = f"{sender}/{name}" if name else sender
+        try:
+            body = await read_body(request, self._max_body_bytes)
+            payload = parse(body, request.headers.get("Content-Type", ""), source)
+        except BadPayload as error:
+            self._log.warning("payload not understood", source=source, status=error.status, reason=error.reason)
+            return self._answered(sender, _refusal(error.status, error.reason))
+        self._report(source, sender, payload)
+        if not payload.alerts and payload.skipped:
+            return self._answered(sender, _refusal(400, "no usable alert in the payload", _skipped(payload)))
+        try:
+            outcomes = await self._accept(payload.alerts)
+        except StoreUnavailable as error:
+            self._log.error("alerts not stored; the sender is asked to retry", source=source, reason=str(error))
+            return self._answered(sender, _refusal(503, "not stored, try again"))
+        counts = Counter(outcome.value for outcome in outcomes)
+        for outcome, count in counts.items():
+            telemetry.ALERTS_RECEIVED.labels(sender, outcome).inc(count)
+        answer = {"status": "accepted", "alerts": len(outcomes), "outcomes": counts, **_skipped(payload)}
+        return self._answered(sender, _answer(202, answer))
+
+    def _report(self, source: str, sender: str, payload: ParsedPayload) -> None:
+        """Count and log what will not become an alert: nothing is left out in silence."""
+        if payload.skipped:
+            telemetry.ALERTS_RECEIVED.labels(sender, "skipped").inc(len(payload.skipped))
+            self._log.warning("alerts skipped", source=source, count=len(payload.skipped), **_skipped(payload))
+        if payload.ignored:
+            telemetry.ALERTS_RECEIVED.labels(sender, "ignored").inc(len(payload.ignored))
+            self._log.info("alerts ignored", source=source, ignored=list(payload.ignored)[:_MOST_SKIPPED_SHOWN])
+        if payload.truncated:
+            telemetry.ALERTS_TRUNCATED.labels(sender).inc(payload.truncated)
+            self._log.warning(
+                "the sender cut off alerts; set max_alerts to 0 there", source=source, truncated=payload.truncated
+            )
+
+    def _answered(self, sender: str, response: web.Response) -> web.Response:
+        telemetry.WEBHOOKS.labels(sender if sender in PARSERS else "other", str(response.status)).inc()
+        return response
+
+
+def _skipped(payload: ParsedPayload) -> dict[str, object]:
+    shown = [{"alert": skipped.position, "reason": skipped.reason} for skipped in payload.skipped[:_MOST_SKIPPED_SHOWN]]
+    return {"skipped": shown} if shown else {}
+
+
+def _refusal(status: int, reason: str, more: Mapping[str, object] = MappingProxyType({})) -> web.Response:
+    return _answer(status, {"error": reason, **more})
+
+
+def _answer(status: int, members: Mapping[str, object]) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(members) + b"\n", content_type="application/json")

@@ -1,0 +1,143 @@
+"""Bytes to values: what is refused and with which words, what is repaired, what is left alone."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Any
+
+import msgspec
+import pytest
+
+from alertrouter.errors import BadPayload
+from alertrouter.sources.body import DEPTH_LIMIT, FORM_FIELDS_LIMIT, REPLACED, is_form, read_form, read_json
+
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "empty body"),
+        (b" \r\n\t", "empty body"),
+        (codecs.BOM_UTF8, "empty body"),
+        (codecs.BOM_UTF16_LE, "empty body"),
+        (b"hello", "not JSON: Expecting value at byte 0"),
+        (b'{"title": "x", }', "not JSON: Expecting property name enclosed in double quotes at byte 15"),
+        (b'{"alerts": [1, 2', "not JSON: Expecting ',' delimiter at byte 16"),
+        (b'{"x": "{"a":1}"}', "not JSON: Expecting ',' delimiter at byte 9"),
+        ('{"ü": 1, "ö"}'.encode(), "not JSON: Expecting ':' delimiter at byte 14"),
+        (codecs.BOM_UTF8 + b'{"a" 1}', "not JSON: Expecting ':' delimiter at byte 8"),
+        (b'{"\xff\xff": 1 2}', "not JSON: Expecting ',' delimiter at byte 9"),
+        (codecs.BOM_UTF16_LE + '{"a" 1}'.encode("utf-16-le"), "not JSON: Expecting ':' delimiter at byte 12"),
+        (b"{} {}", "not JSON: Extra data at byte 3"),
+        (b'{"a": "two\nlines"}', "not JSON: Invalid control character at byte 10"),
+        (b'{"a": "\x00"}', "not JSON: Invalid control character at byte 7"),
+        (b"\x00" * 100, "not JSON: Expecting value at byte 0"),
+        (b'{"a": NaN}', "not JSON: NaN is no JSON number"),
+        (b'{"a": -Infinity}', "not JSON: -Infinity is no JSON number"),
+        (b"[" * 65 + b"]" * 65, "nested deeper than 64 levels"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, "nested deeper than 64 levels"),
+        (b"[" * 200_000, "nested deeper than 64 levels"),
+        (b"[" * 200_000 + b"]" * 200_000, "nested deeper than 64 levels"),
+        (b'["\\ud800"' + b",[" * 70 + b"]" * 71, "nested deeper than 64 levels"),
+    ],
+)
+def test_refused_with_a_short_reason(body: bytes, reason: str) -> None:
+    with pytest.raises(BadPayload) as refused:
+        read_json(body)
+    assert refused.value.reason == reason
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"a": [1, 2.5, null, true, "x"]}\n', {"a": [1, 2.5, None, True, "x"]}),
+        (codecs.BOM_UTF8 + b'{"a": "x"}', {"a": "x"}),
+        (codecs.BOM_UTF16_LE + '{"a": "ü"}'.encode("utf-16-le"), {"a": "ü"}),
+        (codecs.BOM_UTF16_BE + '{"a": "ü"}'.encode("utf-16-be"), {"a": "ü"}),
+        (b'"\\ud83d\\udd25"', "🔥"),
+        (b'"\\t\\n\\r\\u000a"', "\t\n\r\n"),
+        (b'{"a": 1, "a": 2}', {"a": 2}),
+        (b"[" * DEPTH_LIMIT + b"]" * DEPTH_LIMIT, None),
+        (b'{"id": 7716548234011234582}', {"id": 7716548234011234582}),
+    ],
+)
+def test_taken_as_it_is(body: bytes, value: Any) -> None:
+    read = read_json(body)
+    assert value is None or read.value == value
+    assert read.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"a": "caf\xe9"}', {"a": "caf\ufffd"}),
+        (b'{"\xff": "x"}', {"\ufffd": "x"}),
+        (b'["\xed\xa0\x80"]', ["\ufffd\ufffd\ufffd"]),
+        (b'{"a": ["\\ud800"], "\\udc00": 1}', {"a": ["\ufffd"], "\ufffd": 1}),
+        (b'["\\ud83d \\udd25"]', ["\ufffd \ufffd"]),
+        (b'["a\\u0000b"]', ["a\ufffdb"]),
+        (b'["\\u001b[31mred"]', ["\ufffd[31mred"]),
+        (codecs.BOM_UTF16_LE + '["'.encode("utf-16-le") + b"\x00\xd8" + '"]'.encode("utf-16-le"), ["\ufffd"]),
+    ],
+)
+def test_broken_text_is_replaced_and_marked(body: bytes, value: Any) -> None:
+    read = read_json(body)
+    assert read.value == value
+    assert read.notes == (REPLACED,)
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 5000, "-" + "9" * 5000, "9" * 5000 + ".5"])
+def test_a_number_without_end_becomes_text(number: str) -> None:
+    assert read_json(b'{"a": ' + number.encode() + b"}").value == {"a": number}
+
+
+@pytest.mark.parametrize("number", ["9" * 30, "9" * 4300, "-" + "9" * 4300, "1e308", "5e-324", "-0.0"])
+def test_a_large_number_can_be_encoded_again(number: str) -> None:
+    value = read_json(number.encode()).value
+    assert msgspec.json.decode(msgspec.json.encode(value)) == value
+
+
+def test_the_reason_does_not_repeat_a_long_body() -> None:
+    with pytest.raises(BadPayload) as refused:
+        read_json(b"secret " * 1_000_000)
+    assert len(refused.value.reason) < 80
+    assert "secret" not in refused.value.reason
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "expected"),
+    [
+        (FORM, b"a=1", True),
+        (f"{FORM.upper()} ; charset=utf-8", b"a=1", True),
+        (FORM, b' {"a": 1}', False),
+        (FORM, b"[1]", False),
+        ("application/json", b"a=1", False),
+        ("", b"a=1", False),
+    ],
+)
+def test_what_is_a_form(content_type: str, body: bytes, expected: bool) -> None:
+    assert is_form(content_type, body) is expected
+
+
+@pytest.mark.parametrize(
+    ("body", "value", "is_marked"),
+    [
+        (b"a=1&b=&c=x%20y+z&d=%C3%BC", {"a": "1", "b": "", "c": "x y z", "d": "ü"}, False),
+        ("a=ü".encode(), {"a": "ü"}, False),
+        (b"a=1&a=2", {"a": "2"}, False),
+        (b"nonsense", {"nonsense": ""}, False),
+        (b"a=%FF&b=%00&c=\xff", {"a": "\ufffd", "b": "\ufffd", "c": "\ufffd"}, True),
+    ],
+)
+def test_forms(body: bytes, value: dict[str, str], is_marked: bool) -> None:
+    read = read_form(body)
+    assert read.value == value
+    assert read.notes == ((REPLACED,) if is_marked else ())
+
+
+@pytest.mark.parametrize("body", [b"", b"  ", b"&".join(b"%d=1" % n for n in range(FORM_FIELDS_LIMIT + 1))])
+def test_refused_forms(body: bytes) -> None:
+    with pytest.raises(BadPayload, match=r"empty body|not a form of at most 1000 fields"):
+        read_form(body)
