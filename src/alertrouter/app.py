@@ -168,19 +168,17 @@ async def running(
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site, service.url = await _listen(runner, settings)
-        tasks = [
-            asyncio.create_task(_keep_working(service.worker)),
-            asyncio.create_task(_keep_clock(redis_clock, store)),
-        ]
+        working = asyncio.create_task(_keep_working(service.worker))
+        keeping_time = asyncio.create_task(_keep_clock(redis_clock, store))
         try:
             yield service
         finally:
             service.draining = True
             await site.stop()
-            await service.worker.stop(settings.drain_timeout / 1000)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            service.worker.stop(settings.drain_timeout / 1000)
+            await working
+            keeping_time.cancel()
+            await asyncio.wait([keeping_time])
 
 
 async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, EmbeddedRedis | None]:

@@ -198,3 +198,13 @@ async def test_a_late_copy_waits_for_its_own_resolve(rig: Rig) -> None:
     assert rig.sent == [TRIGGER, RESOLVE]
     await rig.settle(SECOND)
     assert rig.sent == [TRIGGER, RESOLVE, TRIGGER]
+
+
+async def test_a_fault_of_ours_pages_rather_than_loses_the_page(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("alertrouter.delivery.worker.evaluate", broken)
+    monkeypatch.setattr("alertrouter.delivery.worker.enrich", broken)
+    await rig.hear(make_alert(service="search"))
+    assert rig.sent == [TRIGGER], "through the default key, as it was received"

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from types import MappingProxyType
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import msgspec
 import structlog
 
 from alertrouter import telemetry
-from alertrouter.alert import Status
+from alertrouter.alert import Alert, Status
 from alertrouter.delivery.backoff import delay_ms
 from alertrouter.delivery.reconcile import Action, Plan, Send, after, reconcile
 from alertrouter.destinations.pagerduty import (
@@ -43,8 +43,13 @@ _JUDGE_AT_ONCE = 128
 #: How long the worker sleeps when nothing tells it more: bounds how late a dead replica's work is noticed.
 _IDLE_S = 0.5
 _STORE_AWAY_S = 0.5
+#: Under load, what comes due within this goes in one round trip; a script call costs as much as judging two alerts.
+_PACE_S = 0.005
 #: Where alerts go when the rules themselves fail: the default routing key.
 DEFAULT_DESTINATION = "pagerduty:default"
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class Worker:
         self._due = asyncio.Event()
         self._waiting = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._drain_s = 0.0
         self._log = structlog.get_logger()
 
     def wake(self) -> None:
@@ -86,23 +92,24 @@ class Worker:
         self._waiting.set()
 
     async def run(self) -> None:
-        """Judge and send until `stop`. Redis being away is waited out."""
+        """Judge and send until `stop`, then finish what is in flight. Redis being away is waited out."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self._judge_due, self._due))
             tasks.create_task(self._repeat(self._begin_sends, self._waiting))
-
-    async def stop(self, within_s: float) -> None:
-        """Claim nothing more and give what is in flight `within_s` to end; the rest is left to the next worker."""
-        self._stopping.set()
-        self.wake()
         if self._in_flight:
-            await asyncio.wait(self._in_flight, timeout=within_s)
+            await asyncio.wait(self._in_flight, timeout=self._drain_s)
         for task in self._in_flight:
             task.cancel()
         try:
             await self._store.leave()
         except StoreUnavailable as error:
             self._log.warning("leases left to expire", error=str(error))
+
+    def stop(self, drain_s: float) -> None:
+        """Claim nothing more; what is in flight gets `drain_s` to end, the rest is left to the next worker."""
+        self._drain_s = drain_s
+        self._stopping.set()
+        self.wake()
 
     async def run_until_idle(self) -> None:
         """Judge and send everything that can be at the clock's present time. For a clock that somebody owns."""
@@ -117,8 +124,11 @@ class Worker:
                 return
 
     async def _repeat(self, step: Callable[[], Awaitable[float]], woken: asyncio.Event) -> None:
+        """Do `step` when woken or when its pause is over, at once after a rest, then no oftener than the pace."""
         away = False
+        loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
+            not_before = loop.time() + _PACE_S
             woken.clear()
             try:
                 pause = await step()
@@ -136,6 +146,7 @@ class Worker:
                         await woken.wait()
                 except TimeoutError:
                     pass
+            await asyncio.sleep(not_before - loop.time())
 
     async def _judge_due(self) -> float:
         """Judge one batch of due records. Returns how long to sleep, in seconds."""
@@ -149,7 +160,7 @@ class Worker:
 
     def _judge(self, record: Record, now: int) -> Judged:
         active = self._rules()
-        decision, _ = self._consider(record, active.ruleset, now)
+        decision = self._decide(record, active.ruleset, now)
         plan = reconcile(record, decision, now)
         for rule in decision.matched:
             telemetry.count_rule_match(rule)
@@ -177,18 +188,20 @@ class Worker:
             ),
         )
 
-    def _consider(self, record: Record, ruleset: Ruleset, now: int) -> tuple[Decision, Enriched]:
-        """What the rules say and what the responder would see.
+    def _decide(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
+        return self._or_plain(record, lambda: evaluate(record.alert, ruleset, now), _plain_decision)
 
-        A fault of ours must page rather than lose the page: the alert then goes to the default destination as it is.
-        """
+    def _show(self, record: Record, decision: Decision, ruleset: Ruleset) -> Enriched:
+        return self._or_plain(record, lambda: enrich(record.alert, decision, ruleset), _plain)
+
+    def _or_plain(self, record: Record, compute: Callable[[], T], plain: Callable[[Alert], T]) -> T:
+        """A fault of ours must page rather than lose the page: the alert then goes on as it was received."""
         try:
-            decision = evaluate(record.alert, ruleset, now)
-            return decision, enrich(record.alert, decision, ruleset)
+            return compute()
         except Exception:  # noqa: BLE001 - the one broad catch: it settles the alert
             telemetry.RULE_ERRORS.inc()
-            self._log.exception("evaluation failed; sent to the default destination", dedup_key=record.alert.dedup_key)
-            return _unjudged(record)
+            self._log.exception("evaluation failed; the alert goes on as received", dedup_key=record.alert.dedup_key)
+            return plain(record.alert)
 
     async def _begin_sends(self) -> float:
         """Lease waiting sends for every free slot and begin them. Returns how long to sleep, in seconds."""
@@ -214,11 +227,12 @@ class Worker:
         # the lease is our own: it must not keep us from seeing the send as missing
         told = replace(claim.record.told_of(claim.destination), lease_until=0)
         record = _with_told(claim.record, told)
-        decision, enriched = self._consider(record, active.ruleset, now)
+        decision = self._decide(record, active.ruleset, now)
         send = _missing_at(claim.destination, reconcile(record, decision, now))
         if send is None or not told.key or claim.lease_until - self._clock() < _LEASE_NEEDED_MS:
             await self._settle(Settlement(claim, Result.RELEASED, Outcome.PENDING, wake_at=now), now)
             return
+        enriched = self._show(record, decision, active.ruleset)
         body = encode_event(build_event(EventAction(send.action.value), told.key, record.alert.dedup_key, enriched))
         began = perf_counter()
         answer = await self._pagerduty.send(body)
@@ -344,9 +358,9 @@ def _refused(
     )
 
 
-def _unjudged(record: Record) -> tuple[Decision, Enriched]:
-    alert = record.alert
-    decision = Decision(
+def _plain_decision(alert: Alert) -> Decision:
+    """The decision for an alert that could not be judged: to the default destination, as it is."""
+    return Decision(
         verdict=Verdict.DELIVER,
         event=alert.event,
         service="",
@@ -358,4 +372,7 @@ def _unjudged(record: Record) -> tuple[Decision, Enriched]:
         destinations=(DEFAULT_DESTINATION,),
         trace=(),
     )
-    return decision, Enriched(alert.event, alert.links, alert.client, alert.client_url)
+
+
+def _plain(alert: Alert) -> Enriched:
+    return Enriched(alert.event, alert.links, alert.client, alert.client_url)

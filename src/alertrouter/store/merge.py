@@ -11,6 +11,27 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
+class _Ticket(Generic[Out]):
+    """The results of one `put`, as they come in."""
+
+    __slots__ = ("done", "missing", "results")
+
+    def __init__(self, size: int) -> None:
+        self.results: list[Out | None] = [None] * size
+        self.missing = size
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def fill(self, position: int, result: Out) -> None:
+        self.results[position] = result
+        self.missing -= 1
+        if not self.missing and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
 class Merge(Generic[In, Out]):
     """Merges concurrent `put`s into calls of `flush`: at most `most` items in each, `calls` under way at once.
 
@@ -22,37 +43,33 @@ class Merge(Generic[In, Out]):
         self._flush = flush
         self._most = most
         self._calls = calls
-        self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
+        self._waiting: deque[tuple[In, _Ticket[Out], int]] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
     async def put(self, items: Sequence[In]) -> list[Out]:
         """Flush `items` together with whatever else waits. Raises what `flush` raised for any of them."""
-        loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in items]
-        self._waiting.extend(zip(items, futures, strict=True))
-        if self._waiting and len(self._running) < self._calls:
+        if not items:
+            return []
+        ticket: _Ticket[Out] = _Ticket(len(items))
+        self._waiting.extend((item, ticket, position) for position, item in enumerate(items))
+        if len(self._running) < self._calls:
             task = asyncio.create_task(self._drain())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        results = await asyncio.gather(*futures, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return [result for result in results if not isinstance(result, BaseException)]
+        await ticket.done
+        return ticket.results  # type: ignore[return-value]  # all are filled once it is done
 
     async def _drain(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
             try:
-                results = await self._flush([item for item, _ in batch])
+                results = await self._flush([item for item, _, _ in batch])
             except BaseException as error:
                 # handed to every waiter, which decides; nobody may wait for ever
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                for _, ticket, _ in batch:
+                    ticket.fail(error)
                 if not isinstance(error, Exception):
                     raise
             else:
-                for (_, future), result in zip(batch, results, strict=True):
-                    if not future.done():
-                        future.set_result(result)
+                for (_, ticket, position), result in zip(batch, results, strict=True):
+                    ticket.fill(position, result)

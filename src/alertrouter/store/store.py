@@ -344,6 +344,11 @@ async def _as_unavailable() -> AsyncIterator[None]:
 
 
 _ACCEPTED = frozenset(Accepted)
+# looked up, because calling an enumeration costs more than the rest of a field
+_STATUS = {word.encode(): word for word in Status}
+_SEVERITY = {word.encode(): word for word in Severity}
+_NEWS = {word.encode(): word for word in News}
+_OUTCOME = {word.encode(): word for word in Outcome}
 
 
 def _record_of(flat: Sequence[bytes]) -> Record:
@@ -360,9 +365,9 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
     return Record(
         id=fields[b"id"].decode(),
         version=int(fields[b"version"]),
-        status=Status(fields[b"status"].decode()),
-        severity=Severity(fields[b"severity"].decode()),
-        news=News(fields[b"news"].decode()),
+        status=_STATUS[fields[b"status"]],
+        severity=_SEVERITY[fields[b"severity"]],
+        news=_NEWS[fields[b"news"]],
         alert=_decode_alert(fields[b"alert"]),
         fired=fields.get(b"fired") == b"1",
         resolved_version=int(fields.get(b"resolved_version", 0)),
@@ -370,7 +375,7 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
         first_heard=int(fields[b"first_heard"]),
         last_heard=int(fields[b"last_heard"]),
         count=int(fields[b"count"]),
-        outcome=Outcome(fields[b"outcome"].decode()),
+        outcome=_OUTCOME[fields[b"outcome"]],
         rule=fields.get(b"rule", b"").decode(),
         reason=fields.get(b"reason", b"").decode(),
         service=fields.get(b"service", b"").decode(),
