@@ -22,7 +22,7 @@ run: $(VENV)/.installed ## start the router with an embedded Redis, the sample r
 	@exec $(BIN)/alertrouter serve --sandbox
 
 test: $(VENV)/.installed-test ## run all tests on real servers, then the checks
-	@tools/system-packages redis-server prometheus promtool prometheus-alertmanager amtool
+	@tools/system-packages curl redis-server prometheus promtool prometheus-alertmanager amtool
 	$(BIN)/pytest $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory check
 

@@ -82,18 +82,16 @@ class Alert:
 
     @property
     def id(self) -> str:
-        """Identity of the alert's record: sender plus the sender's own identity."""
-        return f"{self.source}:{self.fingerprint}"
+        """Identity of the alert's record: sender plus the sender's own identity, hashed only when over 255 characters.
+
+        Bounded, because it names a Redis key and because it is what PagerDuty is given as `dedup_key`.
+        """
+        plain = f"{self.source}:{self.fingerprint}"
+        if len(plain) <= DEDUP_KEY_LIMIT:
+            return plain
+        return f"{self.source}:sha256:{sha256(plain.encode()).hexdigest()}"
 
     @property
     def dedup_key(self) -> str:
-        """PagerDuty's identity of the alert: the id, hashed only when it is too long for PagerDuty."""
-        return dedup_key_of(self.id)
-
-
-def dedup_key_of(alert_id: str) -> str:
-    """The id itself up to 255 characters, else its sender and the SHA-256 of the whole id."""
-    if len(alert_id) <= DEDUP_KEY_LIMIT:
-        return alert_id
-    source = alert_id.partition(":")[0][:100]
-    return f"{source}:sha256:{sha256(alert_id.encode()).hexdigest()}"
+        """PagerDuty's identity of the alert: that of its record."""
+        return self.id

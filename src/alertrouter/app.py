@@ -19,6 +19,7 @@ from alertrouter.destinations.pagerduty import PagerDutyClient
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
 from alertrouter.rules.load import load_rules
 from alertrouter.rules.model import Ruleset
+from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
 from alertrouter.store.clock import RedisClock
 from alertrouter.store.embedded import EmbeddedRedis, start_embedded
@@ -51,6 +52,7 @@ class Service:
         self._environ = environ
         self._clock = clock
         self.store = store
+        self._loaded = look(settings.rules)
         self.rules = _active(load_rules(settings.rules), settings, environ)
         telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(1)
         telemetry.RULES_LAST_RELOAD_TIMESTAMP.set(time())
@@ -74,20 +76,28 @@ class Service:
         self.worker.wake()
         return outcomes
 
-    def reload(self) -> str:
+    async def reload(self) -> str:
         """Load the rules anew and put them in force whole, or raise RulesInvalid and keep the old ones."""
         try:
-            self.rules = _active(load_rules(self._settings.rules), self._settings, self._environ)
+            # thousands of rules take seconds to load, and alerts keep coming
+            ruleset = await asyncio.to_thread(load_rules, self._settings.rules)
         except RulesInvalid as error:
             telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(0)
             _log.error("rules not reloaded; the old ones stay in force", errors=error.problems)
             raise
         telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(1)
         telemetry.RULES_LAST_RELOAD_TIMESTAMP.set(time())
-        version = self.rules.ruleset.version
-        _log.info("rules reloaded", version=version)
+        if ruleset.version != self.rules.ruleset.version:
+            _log.info("rules reloaded", version=ruleset.version)
+        self.rules = _active(ruleset, self._settings, self._environ)
         self.worker.wake()
-        return version
+        return ruleset.version
+
+    async def keep_rules(self) -> None:
+        """Reload whenever the files change."""
+        async for _ in changes(self._settings.rules, self._loaded):
+            with suppress(RulesInvalid):  # said, counted, and shown by the metric
+                await self.reload()
 
     async def missing(self) -> Sequence[str]:
         """What keeps the service from accepting alerts."""
@@ -169,7 +179,7 @@ async def running(
         stack.push_async_callback(runner.cleanup)
         site, service.url = await _listen(runner, settings)
         working = asyncio.create_task(_keep_working(service.worker))
-        keeping_time = asyncio.create_task(_keep_clock(redis_clock, store))
+        chores = [asyncio.create_task(_keep_clock(redis_clock, store)), asyncio.create_task(service.keep_rules())]
         try:
             yield service
         finally:
@@ -177,8 +187,9 @@ async def running(
             await site.stop()
             service.worker.stop(settings.drain_timeout / 1000)
             await working
-            keeping_time.cancel()
-            await asyncio.wait([keeping_time])
+            for chore in chores:
+                chore.cancel()
+            await asyncio.wait(chores)
 
 
 async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, EmbeddedRedis | None]:

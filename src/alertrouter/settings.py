@@ -7,7 +7,6 @@ the file. A secret is never read from the file; NAME_FILE names a file that hold
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -17,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from alertrouter.errors import SettingsInvalid
+from alertrouter.loopback import is_loopback
 
 PREFIX = "ALERTROUTER_"
 #: Kubernetes sets variables such as ALERTROUTER_SERVICE_HOST for a Service named alertrouter.
@@ -76,16 +76,6 @@ class Settings(BaseModel):
                 f"{PREFIX}LISTEN is {self.listen}: without tokens only a loopback address is allowed. "
                 f"Set {PREFIX}WEBHOOK_TOKENS (or {PREFIX}WEBHOOK_TOKENS_FILE) to one or more secrets, comma-separated"
             )
-
-
-def is_loopback(host: str) -> bool:
-    """True if `host` can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def duration_ms(text: str) -> int:

@@ -132,10 +132,10 @@ async def rig(redis_url: str, sandbox: Sandbox, rules: Path, request: pytest.Fix
     clock = Clock()
     store = AlertStore(client, dedup=getattr(request, "param", None) or Dedup())
     pagerduty = PagerDutyClient(sandbox.url)
-    rig = Rig(store, Worker(store, pagerduty, lambda: rig.active, clock, calls_per_minute=0), sandbox, clock, rules,
-              active=ActiveRules(load_rules(rules)))  # fmt: skip
-    rig.change_rules()
-    yield rig
+    worker = Worker(store, pagerduty, lambda: built.active, clock, calls_per_minute=0)
+    built = Rig(store, worker, sandbox, clock, rules, ActiveRules(load_rules(rules)))
+    built.change_rules()
+    yield built
     await pagerduty.close()
     await client.aclose()
 
@@ -168,7 +168,9 @@ class Client:
     ) -> tuple[int, dict[str, object]]:
         """Status and JSON answer of one POST."""
         async with self.session.post(
-            self.service.url + path, data=io.BytesIO(body), headers={"Content-Type": "application/json", **(headers or {})}
+            self.service.url + path,
+            data=io.BytesIO(body),
+            headers={"Content-Type": "application/json", **(headers or {})},
         ) as response:
             return response.status, await response.json()
 

@@ -17,6 +17,7 @@ import pytest
 from alertrouter.sandbox import Sandbox
 from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.process import Process
+from tests.service.conftest import write_rules
 from tests.waiting import until
 
 PATH = "/webhooks/alertmanager"
@@ -92,13 +93,22 @@ async def test_sigterm_drains(tmp_path: Path, rules: Path, sandbox: Sandbox) -> 
 
 
 async def test_sighup_reloads(tmp_path: Path, rules: Path, sandbox: Sandbox) -> None:
+    """The key behind a service is another one: no rule file changed, so only a reload can tell."""
+    key = tmp_path / "key"
+    key.write_text("1" * 32)
+    write_rules(rules, {"services/search-service.yaml": f"service: search-service\nrouting_key: {{file: {key}}}\n"})
     async with Process(tmp_path, rules, sandbox) as process:
-        (rules / "router.yaml").write_text("sets: {start: []}\ncatch_all: {route_to: search-service}\n")
+        key.write_text("2" * 32)
         process.signal(signal.SIGHUP)
-        await until(lambda: any(entry["event"] == "rules reloaded" for entry in process.log))
-        await process.post(PATH, alertmanager_body(alertmanager_alert()))
-        [call] = await sandbox.wait_for(lambda events: len(events) == 1)
-        assert call.event["payload"]["custom_details"]["team"] == "team-discovery"
+        posted = 0
+
+        async def new_key_is_used() -> bool:
+            nonlocal posted
+            posted += 1
+            await process.post(PATH, alertmanager_body(alertmanager_alert(service="search", n=str(posted))))
+            return any(call.routing_key == "2" * 32 for call in sandbox.events)
+
+        await until(new_key_is_used)
 
 
 async def test_the_sandbox_run_prints_a_curl_that_works(tmp_path: Path, rules: Path) -> None:

@@ -53,7 +53,13 @@ def test_everything_of_ours_is_in_one_place_and_the_owner_on_top_as_well() -> No
 
 
 def test_what_the_sender_wrote_stays() -> None:
-    sent = {"service": "shop-frontend", "team": "nobody", "runbook": "ask Bob", "tier": "gold", "impact": "none"}
+    sent: dict[str, Any] = {
+        "service": "shop-frontend",
+        "team": "nobody",
+        "runbook": "ask Bob",
+        "tier": "gold",
+        "impact": "none",
+    }
     details = enriched(make_alert(**sent), details={"impact": "check-out"}).event.custom_details
     assert {name: details[name] for name in sent} == sent
     assert details["alertrouter"]["team"] == "team-shop"

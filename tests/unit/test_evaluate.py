@@ -42,7 +42,7 @@ APRIL = 1_806_537_600_000
 
 @pytest.fixture
 def decide(tmp_path: Path) -> Any:
-    """decide(files, **alert): the decision, with its trace, of a small directory in which `files` replace or add."""
+    """The decision, with its trace, of a small directory in which some files are replaced or added."""
 
     def run(files: dict[str, str], now: int = NIGHT, **alert: Any) -> Decision:
         fill(tmp_path, {"router.yaml": ROUTER, "services/shop.yaml": SHOP, "services/ops.yaml": OPS, **files})

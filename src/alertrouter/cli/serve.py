@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import structlog
+from pydantic import SecretStr
 
 from alertrouter import telemetry
 from alertrouter.app import Service, running
@@ -74,7 +75,7 @@ def _run(main: Any) -> None:
 
 
 async def _serve(settings: Settings, sandbox: bool) -> None:
-    stop = asyncio.Event()
+    stop, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -85,19 +86,24 @@ async def _serve(settings: Settings, sandbox: bool) -> None:
             settings = settings.model_copy(
                 update={
                     "pagerduty_events_url": stand_in.url,
-                    "pagerduty_routing_key": Settings(pagerduty_routing_key=_SANDBOX_KEY).pagerduty_routing_key,
+                    "pagerduty_routing_key": SecretStr(_SANDBOX_KEY),
                 }
             )
         service = await stack.enter_async_context(running(settings, os.environ))
-        loop.add_signal_handler(signal.SIGHUP, _reload, service)
+        loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        reloading = asyncio.create_task(_reload_on(hangup, service))
+        stack.callback(reloading.cancel)
         _greet(service, settings, stand_in)
         await stop.wait()
         structlog.get_logger().info("draining")
 
 
-def _reload(service: Service) -> None:
-    with suppress(RulesInvalid):  # logged and counted there; the old rules stay
-        service.reload()
+async def _reload_on(hangup: asyncio.Event, service: Service) -> None:
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        with suppress(RulesInvalid):  # logged and counted there; the old rules stay
+            await service.reload()
 
 
 def _greet(service: Service, settings: Settings, stand_in: Sandbox | None) -> None:

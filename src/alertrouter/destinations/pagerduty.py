@@ -1,11 +1,11 @@
 """PagerDuty's Events API v2: what is sent, what the answers mean, and the client that sends it.
 
-The contract: https://developer.pagerduty.com/docs/send-alert-event
+The contract is PagerDuty's own text, https://github.com/PagerDuty/developer-docs, folder docs/events-API-v2; below,
+its pages are named by file.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 import time
@@ -27,14 +27,15 @@ from alertrouter.alert import Link
 from alertrouter.destinations.fitting import cut, encode, fit, plain, sound
 from alertrouter.enrich import Enriched
 from alertrouter.errors import SettingsInvalid
+from alertrouter.loopback import is_loopback
 
 US_EVENTS_URL = "https://events.pagerduty.com"
 EU_EVENTS_URL = "https://events.eu.pagerduty.com"
 
-#: Largest body, in bytes. PagerDuty says "512 KB" (https://developer.pagerduty.com/docs/send-alert-event); the smaller
-#: reading, which Alertmanager takes too, is safe under both.
+#: Largest body, in bytes. PagerDuty says "512 KB" (01-Overview.md, "Size Limits") and not whether that is 512,000 or
+#: 524,288: the smaller reading, which Alertmanager takes too, is safe under both.
 BODY_LIMIT = 512_000
-#: Longest `payload.summary`, in code points, by the same page.
+#: Longest `payload.summary`, in code points (02-Trigger-Events.md).
 SUMMARY_LIMIT = 1_024
 #: Our own bounds where PagerDuty publishes none. They keep everything beside `custom_details` under 200 kB whatever a
 #: sender writes, so that trimming the details is always enough to reach `BODY_LIMIT`.
@@ -50,7 +51,7 @@ TRIMMED_BYTES = 2_000
 #: How much of an answer is read, and how much of it is shown as a reason.
 ANSWER_LIMIT = 65_536
 REASON_LIMIT = 500
-#: The pause after a 429 without `Retry-After`: https://developer.pagerduty.com/docs/rate-limits suggests 30 seconds.
+#: The pause after a 429 without `Retry-After`: PagerDuty suggests tries 30 seconds apart (05-Rate-Limits.md).
 THROTTLED_MS = 30_000
 #: No `Retry-After` is believed beyond this.
 RETRY_AFTER_LIMIT_MS = 600_000
@@ -226,10 +227,10 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, now: int, sec
     | 3xx             | again     | no: never followed, it would hand the routing key to someone else              |
     | 408, 429        | again     | no: not taken                                                                  |
     | other 4xx       | refused   |                                                                                |
-    | 500, 503        | again     | no: PagerDuty's own words for "not accepted, try later"                        |
+    | 500, 503        | again     | no: PagerDuty's own failure, over and answered; it asks for the event again    |
     | other 5xx, rest | again     | yes: a gateway gave up waiting (502, 504, 52x); what is behind it may go on    |
 
-    Statuses: https://developer.pagerduty.com/docs/send-alert-event, "Response codes & Retry logic".
+    PagerDuty's own table is in 01-Overview.md, "Response Codes & Retry Logic"; it knows 202, 400, 429 and 5xx.
     """
     if status == 202:
         answer = _decode(body)
@@ -283,16 +284,6 @@ def _retry_after_ms(text: str, now: int) -> int | None:
 # --- the client ------------------------------------------------------------------------------------------------------
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only mean this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def enqueue_url(base_url: str) -> URL:
     """Where events are posted, given a base address without path.
 
@@ -344,7 +335,7 @@ class PagerDutyClient:
         self._clock = clock
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections),
-            # Cookies cost a tenth of a POST, and PagerDuty sets none that matter.
+            # No cookies and one prebuilt URL: about a tenth more requests per second.
             cookie_jar=aiohttp.DummyCookieJar(),
             # Without the infinite threshold aiohttp rounds time-outs up to whole seconds, past what a lease allows.
             timeout=aiohttp.ClientTimeout(total=total_s, connect=connect_s, ceil_threshold=math.inf),

@@ -134,7 +134,7 @@ class _Course:
     def _apply(self, actions: Actions, rule: str) -> None:
         if actions.priority:
             self.priority = actions.priority
-            if actions.severity is None and actions.priority in self.priorities:
+            if actions.priority in self.priorities:
                 self._set_severity(self.priorities[actions.priority].severity)
         if actions.severity is not None:
             self._set_severity(actions.severity)

@@ -1,7 +1,7 @@
 """What PagerDuty's Events API v2 does with an event, in memory. No network here; time is an argument.
 
-Written from the public contract, https://developer.pagerduty.com/docs/events-api-v2-overview, and apart from our own
-client, so that the two can disagree. Where the wording of an error is not published, the words are ours.
+Written from the public contract (https://github.com/PagerDuty/developer-docs, folder docs/events-API-v2) and apart from
+our own client, so that the two can disagree. Where the wording of an error is not published, the words are ours.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class EventsApi:
         if errors := problems(event):
             return self._refuse(event, len(body), now, errors)
         if self._is_over_limit(event["routing_key"], now):
-            answer = _error("throttle exceeded", "Request limit exceeded for this routing key, please retry later")
+            answer = _error("throttle exceeded", "Request Limit Exceeded")
             return self.record(Call(now, Result.THROTTLED, 429, event, answer, "", len(body)))
         event.setdefault("dedup_key", uuid4().hex)
         result, title = self._apply(event, now)

@@ -11,8 +11,9 @@ from typing import Any, Self
 import msgspec
 from aiohttp import web
 
-from alertrouter.destinations.pagerduty import is_loopback, wall_clock
+from alertrouter.destinations.pagerduty import wall_clock
 from alertrouter.errors import SettingsInvalid
+from alertrouter.loopback import is_loopback
 from alertrouter.sandbox.events_api import Call, EventsApi, Result, alias, read
 from alertrouter.sandbox.page import CONTENT_SECURITY_POLICY, render
 

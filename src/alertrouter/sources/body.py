@@ -99,11 +99,11 @@ def _read_json_leniently(body: bytes) -> Any:
 
 
 def _decode(body: bytes) -> tuple[str, str, str]:
-    """The encoding, its way with errors, and the text: every broken byte of UTF-8 is one lone surrogate in it."""
+    """The encoding, its way with errors, and the text, in which lone surrogates stand for what was broken."""
     if body.startswith(BOM_UTF16_LE):
-        return "utf-16-le", "replace", body[2:].decode("utf-16-le", "replace")
+        return "utf-16-le", "surrogatepass", body[2 : len(body) // 2 * 2].decode("utf-16-le", "surrogatepass")
     if body.startswith(BOM_UTF16_BE):
-        return "utf-16-be", "replace", body[2:].decode("utf-16-be", "replace")
+        return "utf-16-be", "surrogatepass", body[2 : len(body) // 2 * 2].decode("utf-16-be", "surrogatepass")
     return "utf-8", "surrogateescape", body.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape")
 
 

@@ -15,7 +15,7 @@ from alertrouter.sources.text import one_line
 _BRACKET = re.compile(r"\s*\[([^\[\]{}]*?)(?: on \{.*?\})?\]")
 _PRIORITY = re.compile(r"P[1-5]", re.IGNORECASE)
 
-_FENCE = re.compile(r"^[ \t]*%%%[ \t]*$\n?", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*%%%[ \t\r]*$\n?", re.MULTILINE)
 
 #: Handles of people and integrations. Not every "@": "@http.status_code" is a log attribute.
 _MENTION = re.compile(

@@ -16,7 +16,6 @@ from alertrouter.sources.payload import ParsedPayload
 from alertrouter.sources.text import as_text, links, one_line, web_address
 
 _STATUSES = {"trigger": Status.FIRING, "acknowledge": Status.ACKNOWLEDGED, "resolve": Status.RESOLVED}
-_SEVERITIES = frozenset(Severity)
 _TEXTS = ("timestamp", "component", "group", "class")
 
 
@@ -44,7 +43,7 @@ def parse(body: bytes, source: str, new_key: Callable[[], str]) -> ParsedPayload
         event=CommonEvent(
             summary=one_line(as_text(payload.get("summary"))) or f"alert {key}",
             source=as_text(payload.get("source")) or "unknown",
-            severity=Severity(payload.get("severity") or Severity.ERROR),
+            severity=_read_severity(payload) or Severity.ERROR,
             timestamp=texts["timestamp"],
             component=texts["component"],
             group=texts["group"],
@@ -70,27 +69,28 @@ def _faults(event: dict[str, Any]) -> list[str]:
     elif key is not None and len(key) > DEDUP_KEY_LIMIT:
         faults.append(f"'dedup_key' is longer than {DEDUP_KEY_LIMIT} characters")
     elif not key and action in ("acknowledge", "resolve"):
-        faults.append(f"'dedup_key' is missing; an {action} names the alert it is for")
+        faults.append(f"'dedup_key' is missing: it names the alert to {action}")
     if payload is not None and not isinstance(payload, dict):
         faults.append("'payload' must be an object")
-    elif payload or action == "trigger":
-        faults += _payload_faults(payload or {}, is_trigger=action == "trigger")
+    elif action == "trigger":
+        faults += _payload_faults(payload or {})
     return faults
 
 
-def _payload_faults(payload: dict[str, Any], *, is_trigger: bool) -> list[str]:
-    """A trigger needs its three fields; an acknowledge or resolve may bring them, and what it brings must be sound."""
-    faults = []
-    for name in ("summary", "source"):
-        text = payload.get(name)
-        if text is None and not is_trigger:
-            continue
-        if not isinstance(text, str) or not text.strip():
-            faults.append(f"'payload.{name}' is missing or blank")
-    severity = payload.get("severity")
-    if (severity is not None or is_trigger) and severity not in _SEVERITIES:
+def _payload_faults(payload: dict[str, Any]) -> list[str]:
+    """What keeps a payload from being shown. An acknowledge or a resolve shows nothing, so it is never held to this."""
+    faults = [
+        f"'payload.{name}' is missing or blank"
+        for name in ("summary", "source")
+        if not as_text(payload.get(name)).strip()
+    ]
+    if _read_severity(payload) is None:
         faults.append(f"'payload.severity' must be one of {', '.join(Severity)}")
     return faults
+
+
+def _read_severity(payload: dict[str, Any]) -> Severity | None:
+    return next((severity for severity in Severity if severity == payload.get("severity")), None)
 
 
 def _read_details(details: Any) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -27,7 +27,7 @@ class Operations:
         missing: Callable[[], Awaitable[Sequence[str]]],
         warnings: Callable[[], Sequence[str]],
         backlog: Callable[[], Awaitable[dict[str, int]]],
-        reload: Callable[[], str],
+        reload: Callable[[], Awaitable[str]],
         tokens: Tokens,
     ) -> None:
         self._missing = missing
@@ -64,7 +64,7 @@ class Operations:
         if not self._tokens.admit(request.headers):
             return unauthorized()
         try:
-            version = self._reload()
+            version = await self._reload()
         except RulesInvalid as error:
             return web.json_response({"status": "refused", "errors": error.problems}, status=422)
         return web.json_response({"status": "reloaded", "version": version})

@@ -1,0 +1,270 @@
+"""One file of rules becomes an orchestration, and a service if it is one's.
+
+Each file is read on its own, so that a faulty one can be set aside on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from types import MappingProxyType
+
+from alertrouter.alert import Link
+from alertrouter.rules.condition import Condition, compile_condition
+from alertrouter.rules.document import Document, Key, Problem
+from alertrouter.rules.model import (
+    START,
+    UNROUTED,
+    Actions,
+    KeyReference,
+    Kind,
+    Orchestration,
+    Rule,
+    Service,
+    Suppression,
+)
+from alertrouter.rules.schema import (
+    ActionsShape,
+    ConfigShape,
+    LinkShape,
+    OrchestrationShape,
+    RouterShape,
+    RuleShape,
+    ServiceShape,
+    did_you_mean,
+    fit,
+)
+from alertrouter.rules.syntax import ConditionError
+
+CONFIG = "alertrouter.yaml"
+GLOBAL = "global.yaml"
+ROUTER = "router.yaml"
+
+#: More sets than this in one orchestration are a mistake.
+SETS = 1000
+
+_GENERAL = frozenset({"severity", "priority", "suppress", "annotate", "enrich"})
+#: Which actions a rule may take, and which a catch-all, by kind of orchestration: PagerDuty's own table.
+_ALLOWED: Mapping[Kind, tuple[frozenset[str], frozenset[str]]] = {
+    "global": (_GENERAL | {"route_to"}, _GENERAL),
+    "router": (frozenset({"route_to"}), frozenset({"route_to"})),
+    "service": (_GENERAL | {"route_to"}, _GENERAL),
+    "unrouted": (frozenset({"route_to", "severity", "enrich"}), frozenset({"severity", "enrich"})),
+}
+_ACTIONS = _GENERAL | {"route_to"}
+
+
+_SHAPES: Mapping[Kind, type[OrchestrationShape | RouterShape]] = {
+    "global": OrchestrationShape,
+    "router": RouterShape,
+    "service": ServiceShape,
+    "unrouted": OrchestrationShape,
+}
+
+
+@dataclass(slots=True)
+class Part:
+    """What one file gives to the ruleset. Where it has problems, the rest of it is not to be used."""
+
+    document: Document
+    orchestration: Orchestration
+    service: Service | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def nothing_from(document: Document, kind: Kind, stem: str, problems: list[Problem]) -> Part:
+    """A file that cannot be used at all."""
+    return Part(document, Orchestration(_name(kind, stem), kind), problems=problems)
+
+
+def build_part(document: Document, kind: Kind, stem: str, config: ConfigShape | None) -> Part:
+    """What a file gives, or its problems. `stem` names a service; without `config` its priorities stay unchecked."""
+    shape = fit(_SHAPES[kind], document)
+    if isinstance(shape, list):
+        return nothing_from(document, kind, stem, shape)
+    builder = _Builder(document, kind, config)
+    part = Part(document, builder.orchestration(_name(kind, stem), shape), problems=builder.problems)
+    if isinstance(shape, ServiceShape):
+        part.service = builder.service(stem, shape)
+    return part
+
+
+def _name(kind: Kind, stem: str) -> str:
+    return f"service:{stem}" if kind == "service" else kind
+
+
+class _Builder:
+    """Turns the shape of one file into what the evaluator reads, and collects what is wrong on the way."""
+
+    def __init__(self, document: Document, kind: Kind, config: ConfigShape | None) -> None:
+        self.document = document
+        self.kind = kind
+        self.config = config
+        self.problems: list[Problem] = []
+
+    def orchestration(self, name: str, shape: OrchestrationShape | RouterShape) -> Orchestration:
+        sets = shape.sets if shape.sets is not None else {START: []}
+        self._check_sets(sets)
+        catch_all = self._actions(("catch_all",), shape.catch_all, shape.catch_all.owner, in_catch_all=True)
+        if self.kind == "router" and not catch_all.route_to:
+            self._add(("catch_all",), "the router's catch_all must route: write `catch_all: {route_to: unrouted}`")
+        built = {
+            set_name: tuple(self._rule(("sets", set_name, index), rule) for index, rule in enumerate(rules))
+            for set_name, rules in sets.items()
+        }
+        return Orchestration(name, self.kind, MappingProxyType(built), catch_all)
+
+    def service(self, stem: str, shape: ServiceShape) -> Service:
+        if shape.service is not None and shape.service != stem:
+            remedy = f"write `service: {stem}`, or rename the file to {shape.service}.yaml"
+            self._add(("service",), f"the service is named by its file, {stem}.yaml; {remedy}")
+        if stem == UNROUTED:
+            self._add((), f"no service can be named {UNROUTED}: the router sends there what no rule wants")
+        key = shape.routing_key
+        if key is not None and (key.env is None) is (key.file is None):
+            self._add(("routing_key",), "name one place where the key is found: `{env: ...}` or `{file: ...}`")
+        return Service(
+            name=stem,
+            team=shape.team or "",
+            tier=shape.tier,
+            on_call=shape.on_call or "",
+            runbook=_runbook(shape.runbook or "", self.config),
+            links=_links(shape.links),
+            routing_key=KeyReference(key.env, key.file) if key else None,
+        )
+
+    def _add(self, path: tuple[Key, ...], message: str) -> None:
+        self.problems.append(self.document.problem(path, message))
+
+    def _check_sets(self, sets: Mapping[str, list[RuleShape]]) -> None:
+        if START not in sets:
+            self._add(("sets",), f"there is no set `{START}`, in which evaluation begins")
+        if len(sets) > SETS:
+            self._add(("sets",), f"{len(sets)} sets; at most {SETS} are allowed")
+        if self.kind == "router":
+            for name in sets.keys() - {START}:
+                self.problems.append(
+                    self.document.problem_with_key(
+                        ("sets", name), f"the router has one set, `{START}`; remove `{name}`"
+                    )
+                )
+            return
+        routes = {
+            (name, rule.then.route_to): ("sets", name, index, "then", "route_to")
+            for name, rules in sets.items()
+            for index, rule in enumerate(rules)
+            if rule.then.route_to is not None
+        }
+        for (_, target), path in routes.items():
+            if target not in sets:
+                self._add(path, f"there is no set `{target}` in this file{did_you_mean(target, sets)}")
+        if cycle := _cycle(routes):
+            self._add(
+                routes[cycle[0], cycle[1]], f"sets lead back to themselves: {' -> '.join(cycle)}; break the circle"
+            )
+
+    def _rule(self, path: tuple[Key, ...], shape: RuleShape) -> Rule:
+        return Rule(
+            name=shape.rule,
+            conditions=tuple(self._conditions(path, shape.when or [])),
+            actions=self._actions((*path, "then"), shape.then, shape.owner, in_catch_all=False),
+            owner=shape.owner or "",
+            disabled=shape.disabled,
+            place=self.document.place((*path, "rule")),
+        )
+
+    def _conditions(self, path: tuple[Key, ...], texts: Iterable[str]) -> Iterable[Condition]:
+        for index, text in enumerate(texts):
+            try:
+                yield compile_condition(text)
+            except ConditionError as error:
+                offset = _offset(text, error.line, error.column)
+                where: tuple[Key, ...] = (*path, "when")
+                if isinstance(self.document.value_at(where), list):
+                    where = (*where, index)
+                self.problems.append(self.document.problem_within(where, offset, error.message))
+
+    def _actions(self, path: tuple[Key, ...], shape: ActionsShape, owner: str | None, *, in_catch_all: bool) -> Actions:
+        self._check_actions(path, shape, in_catch_all=in_catch_all)
+        enrich = shape.enrich
+        return Actions(
+            route_to=shape.route_to or "",
+            severity=shape.severity,
+            priority=shape.priority or "",
+            suppress=self._suppression(path, shape, owner, in_catch_all=in_catch_all),
+            annotate=tuple(shape.annotate or ()),
+            links=_links(enrich.links) if enrich else (),
+            details=MappingProxyType(dict(enrich.details) if enrich else {}),
+        )
+
+    def _check_actions(self, path: tuple[Key, ...], shape: ActionsShape, *, in_catch_all: bool) -> None:
+        given = {name for name in _ACTIONS if getattr(shape, name) is not None}
+        for name in sorted(given - _ALLOWED[self.kind][in_catch_all]):
+            message = f"the action `{name}` is not allowed here; {_where_instead(self.kind, name)}"
+            self.problems.append(self.document.problem_with_key((*path, name), message))
+        if self.kind == "router" and not in_catch_all:
+            if shape.route_to is None:
+                self._add(path, "a router rule must route: write `then: {route_to: <service>}`")
+            elif shape.route_to == UNROUTED:
+                self._add((*path, "route_to"), f"only the catch_all may route to `{UNROUTED}`; name a service")
+        known = self.config.priorities if self.config else {}
+        if shape.priority is not None and known and shape.priority not in known:
+            message = f"`{shape.priority}` is no priority of {CONFIG}{did_you_mean(shape.priority, known)}"
+            self._add((*path, "priority"), message)
+
+    def _suppression(
+        self, path: tuple[Key, ...], shape: ActionsShape, owner: str | None, *, in_catch_all: bool
+    ) -> Suppression | None:
+        if shape.suppress is None:
+            for name in ("reason", "expires"):
+                if getattr(shape, name) is not None:
+                    message = f"`{name}` belongs to a suppression; add `suppress: true` or remove it"
+                    self.problems.append(self.document.problem_with_key((*path, name), message))
+            return None
+        if owner is None:
+            beside = "in the catch_all" if in_catch_all else "beside `rule`"
+            self._add((*path, "suppress"), f"a suppression needs an owner: write `owner: <team>` {beside}")
+        if shape.reason is None:
+            self._add((*path, "suppress"), "a suppression needs a reason: write `reason: <why, with a ticket>`")
+        if shape.expires is None:
+            self._add((*path, "suppress"), "a suppression needs an end: write `expires: <date>`, such as 2027-03-31")
+        return Suppression(owner or "", shape.reason or "", shape.expires or 0)
+
+
+def _where_instead(kind: Kind, action: str) -> str:
+    if kind == "router":
+        return f"the router only routes; move it to {GLOBAL} or to the service's file"
+    if action == "route_to":
+        return "a catch_all is the end of its rules"
+    return f"unrouted alerts may be changed in {GLOBAL}, or given a service in {ROUTER}"
+
+
+def _cycle(routes: Iterable[tuple[str, str]]) -> list[str]:
+    """The sets of a circle, the first one again at its end; empty where there is none."""
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for origin, target in routes:
+        sorter.add(target, origin)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
+def _links(shapes: Iterable[LinkShape]) -> tuple[Link, ...]:
+    return tuple(Link(shape.href, shape.text) for shape in shapes)
+
+
+def _runbook(written: str, config: ConfigShape | None) -> str:
+    base = config.runbook_base if config else None
+    if not written or "://" in written or not base:
+        return written
+    return f"{base.rstrip('/')}/{written}"
+
+
+def _offset(text: str, line: int, column: int) -> int:
+    """Where a line and column of a condition are in its text."""
+    lines = text.split("\n")
+    return sum(len(each) + 1 for each in lines[: line - 1]) + column - 1

@@ -1,0 +1,199 @@
+"""`alertrouter explain` and `alertrouter check`, as a person or a script calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from alertrouter.cli import main
+from tests.payloads import alertmanager_alert, alertmanager_body
+from tests.rules.test_wrong_files import fill
+
+RULES = str(Path(__file__).parents[2] / "rules")
+KEY = "0123456789abcdef0123456789abcdef"
+EVENT = {
+    "routing_key": KEY,
+    "event_action": "trigger",
+    "dedup_key": "disk/db-1",
+    "payload": {
+        "summary": "Disk low",
+        "source": "db-1",
+        "severity": "warning",
+        "custom_details": {"service": "search"},
+    },
+}
+
+
+def run(*words: str, body: Any = "") -> Result:
+    given = body if isinstance(body, str | bytes) else json.dumps(body)
+    return CliRunner().invoke(main, words, input=given)
+
+
+def explain(source: str, body: Any, *words: str, rules: str = RULES) -> Any:
+    result = run("explain", "--source", source, "--rules", rules, "-o", "json", *words, "-", body=body)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_one_object_for_each_alert_says_what_would_happen() -> None:
+    body = alertmanager_body(
+        alertmanager_alert(severity="warning"),
+        alertmanager_alert("DnsTimeouts", service="search", severity="warning"),
+    )
+    first, second = explain("alertmanager", body)
+    assert (first["outcome"], first["service"], first["severity"], first["priority"]) == (
+        "delivered",
+        "payment-service",
+        "critical",
+        "P1",
+    )
+    assert first["matched"] == ["payments-critical", "payments"]
+    assert first["dedup_key"].startswith("alertmanager:")
+    assert first["event"]["event_action"] == "trigger"
+    assert first["event"]["dedup_key"] == first["dedup_key"]
+    assert first["event"]["routing_key"] == "[redacted]"
+    assert first["event"]["payload"]["custom_details"]["team"] == "team-payments"
+    assert first["trace"][0] == {
+        "orchestration": "global",
+        "set": "start",
+        "rule": "staging-dns-noise",
+        "matched": False,
+        "why": "`event.summary matches part 'DNS timeout'` is false: it is \"HighErrorRate of payment\"",
+        "warnings": [],
+    }
+    assert (second["outcome"], second["service"], second["severity"]) == ("delivered", "search-service", "warning")
+
+
+NOISE = {
+    **EVENT,
+    "payload": {"summary": "DNS timeout", "source": "x", "severity": "error", "custom_details": {"env": "staging"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("at", "outcome"),
+    [
+        ("2027-03-31T23:59:59Z", "suppressed"),
+        ("2027-03-31T23:59:59", "suppressed"),
+        ("2027-04-01T00:30:00+01:00", "suppressed"),
+        ("2027-04-01T00:00:00Z", "delivered"),
+    ],
+)
+def test_judges_as_of_the_time_that_is_asked_for(at: str, outcome: str) -> None:
+    (explained,) = explain("pagerduty", NOISE, "--at", at)
+    assert explained["outcome"] == outcome
+    assert (explained["event"] is None) is (outcome == "suppressed")
+    assert explained["rule"] == ("staging-dns-noise" if outcome == "suppressed" else "")
+    assert bool(explained["reason"]) is (outcome == "suppressed")
+
+
+@pytest.mark.parametrize("action", ["trigger", "acknowledge", "resolve"])
+def test_an_event_keeps_its_own_key_and_action(action: str) -> None:
+    (explained,) = explain("pagerduty", {**EVENT, "event_action": action})
+    assert explained["dedup_key"] == "disk/db-1"
+    assert (explained["event"]["event_action"], explained["event"]["dedup_key"]) == (action, "disk/db-1")
+
+
+def test_the_key_of_the_sender_is_nowhere_in_the_answer() -> None:
+    for output in ("json", "text"):
+        result = run("explain", "--source", "pagerduty", "--rules", RULES, "-o", output, "-", body=EVENT)
+        assert KEY not in result.output
+
+
+def test_the_text_says_first_what_happens_and_then_why() -> None:
+    result = run("explain", "--source", "pagerduty", "--rules", RULES, "-", body=EVENT)
+    assert result.exit_code == 0
+    lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
+    assert lines[:5] == [
+        "disk/db-1: firing",
+        "Disk low",
+        "DELIVERED as warning P3 to pagerduty:default",
+        "service: search-service, team: team-discovery",
+        "runbook: https://git.example.org/sre/alertrouter/blob/main/runbooks/search-service.md",
+    ]
+    assert (
+        "no  payments                     `event.custom_details.service matches 'payment'` is false: it is \"search\""
+        in result.stdout
+    )
+    assert "yes search " in result.stdout
+    assert '"event_action": "trigger"' in result.stdout
+
+
+def test_the_text_of_a_suppression_names_rule_and_reason() -> None:
+    result = run("explain", "--source", "pagerduty", "--rules", RULES, "--at", "2027-03-31T00:00:00Z", "-", body=NOISE)
+    assert "SUPPRESSED by staging-dns-noise: the staging resolver" in result.stdout
+    assert "PagerDuty would get" not in result.stdout
+
+
+def test_the_text_shows_what_makes_no_sense(tmp_path: Path) -> None:
+    text = "sets: {start: [{rule: r, when: not event.custom_details.load > 5, then: {}}]}\n"
+    fill(tmp_path, {"router.yaml": "catch_all: {route_to: unrouted}\n", "global.yaml": text})
+    result = run("explain", "--source", "pagerduty", "--rules", str(tmp_path), "-", body=EVENT)
+    assert "warning: `event.custom_details.load > 5` compares nothing with a number" in result.stdout
+
+
+def test_alerts_that_are_none_are_told_beside_the_answer() -> None:
+    result = run(
+        "explain", "--source", "alertmanager", "--rules", RULES, "-o", "json", "-", body=alertmanager_body("junk")
+    )
+    assert json.loads(result.stdout) == []
+    assert result.stderr.startswith("alert 1 of the body is skipped: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "body", "code", "words_back"),
+    [
+        (("--source", "alertmanager", "--rules", RULES, "-"), "not json", 2, "not understood: not JSON"),
+        (("--source", "alertmanager", "--rules", RULES, "-"), "", 2, "not understood: empty body"),
+        (("--source", "pagerduty", "--rules", RULES, "-"), "{}", 2, "'event_action' must be"),
+        (("--source", "nagios", "--rules", RULES, "-"), "{}", 2, "'nagios' is not one of"),
+        (("--source", "pagerduty", "--rules", RULES, "nowhere.json"), "", 2, "No such file"),
+        (("--source", "pagerduty", "--rules", RULES, "--at", "soon", "-"), "{}", 2, "'soon' is no date and time"),
+        (("--source", "pagerduty", "--rules", "nowhere", "-"), EVENT, 1, "nowhere:1:1: cannot be read"),
+    ],
+)
+def test_explain_says_what_it_could_not_do(words: tuple[str, ...], body: Any, code: int, words_back: str) -> None:
+    result = run("explain", *words, body=body)
+    assert result.exit_code == code
+    assert words_back in result.output
+
+
+def test_check_finds_the_shipped_rules_in_order() -> None:
+    result = run("check", RULES)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{RULES}: no problems in 12 rules and 5 services (version ")
+
+
+def test_check_prints_every_problem(tmp_path: Path) -> None:
+    fill(tmp_path, {"router.yaml": "catch_al: {}\n", "global.yaml": "set: {}\n"})
+    result = run("check", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[:2] == [
+        f"{tmp_path}/global.yaml:1:1: unknown key `set`; did you mean `sets`?",
+        f"{tmp_path}/router.yaml:1:1: `catch_all` is missing; "
+        "write `catch_all: {route_to: unrouted}`, so that what no rule wants still pages",
+    ]
+
+
+def test_check_speaks_json(tmp_path: Path) -> None:
+    fill(tmp_path, {"router.yaml": "catch_all: {route_to: unrouted}\n"})
+    fine = run("check", "-o", "json", str(tmp_path))
+    assert fine.exit_code == 0
+    assert json.loads(fine.stdout)["problems"] == []
+    assert json.loads(fine.stdout)["version"]
+    fill(tmp_path, {"global.yaml": "set: {}\n"})
+    faulty = run("check", "-o", "json", str(tmp_path))
+    assert faulty.exit_code == 1
+    message = "unknown key `set`; did you mean `sets`?"
+    assert json.loads(faulty.stdout) == {
+        "version": None,
+        "problems": [{"file": f"{tmp_path}/global.yaml", "line": 1, "column": 1, "message": message}],
+    }
+
+
+def test_check_of_nothing_is_wrong_usage() -> None:
+    assert run("check", "nowhere").exit_code == 2
