@@ -22,7 +22,7 @@ FORM = "application/x-www-form-urlencoded"
         (codecs.BOM_UTF8, "empty body"),
         (codecs.BOM_UTF16_LE, "empty body"),
         (b"hello", "not JSON: Expecting value at byte 0"),
-        (b'{"title": "x", }', "not JSON: Expecting property name enclosed in double quotes at byte 15"),
+        (b'{"title": "x" "y"}', "not JSON: Expecting ',' delimiter at byte 14"),
         (b'{"alerts": [1, 2', "not JSON: Expecting ',' delimiter at byte 16"),
         (b'{"x": "{"a":1}"}', "not JSON: Expecting ',' delimiter at byte 9"),
         ('{"ü": 1, "ö"}'.encode(), "not JSON: Expecting ':' delimiter at byte 14"),

@@ -36,6 +36,10 @@ SUBJECT_BYTES = 65_536
 
 #: Stands for a field that is not there; a null is None.
 MISSING = object()
+#: dict first: asking for Mapping alone costs several times as much.
+_OBJECTS = (dict, Mapping)
+_ARRAYS = (list, tuple)
+_NUMBERS = (int, float)
 _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 
 
@@ -127,20 +131,29 @@ def _equal(left: object, right: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool)
 
 
 def _matches(node: Matches) -> Run:
     fold = str if node.exactly else str.casefold
-    left, right, part = compile_node(node.left), compile_node(node.right), node.part
+    left, part = compile_node(node.left), node.part
+    if isinstance(node.right, Literal):
+        literal = fold(text_of(node.right.value) or "")
+        return lambda view, now: _is_match(_subject(left(view, now)), literal, fold, part)
+    right = compile_node(node.right)
 
     def run(view: View, now: int) -> bool:
-        subject, sought = _subject(left(view, now)), text_of(right(view, now))
-        if subject is None or sought is None:
-            return False
-        return fold(sought) in fold(subject) if part else fold(sought) == fold(subject)
+        sought = text_of(right(view, now))
+        return sought is not None and _is_match(_subject(left(view, now)), fold(sought), fold, part)
 
     return run
+
+
+def _is_match(subject: str | None, sought: str, fold: Callable[[str], str], part: bool) -> bool:
+    """Whether the subject is, or for a part holds, what is sought, which is folded already."""
+    if subject is None:
+        return False
+    return sought in fold(subject) if part else sought == fold(subject)
 
 
 def _matches_regex(left: Run, search: Callable[[bytes], bool]) -> Run:
@@ -167,10 +180,9 @@ def finder_of(path: Path) -> Callable[[View], Any]:
         value: Any = view
         for key in keys:
             if isinstance(key, str):
-                # dict first: asking for Mapping alone costs several times as much.
-                if not isinstance(value, dict | Mapping) or key not in value:
+                if not isinstance(value, _OBJECTS) or key not in value:
                     return MISSING
-            elif not isinstance(value, list | tuple) or key >= len(value):
+            elif not isinstance(value, _ARRAYS) or key >= len(value):
                 return MISSING
             value = value[key]
         return value
