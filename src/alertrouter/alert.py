@@ -1,12 +1,18 @@
-"""The nouns everyone shares. Imports nothing of ours and does no I/O."""
+"""The nouns everyone shares. Imports nothing of ours and does no I/O.
+
+The values of the hot path are msgspec structs: frozen and slotted like our dataclasses, and a third of their price to
+make, to encode and to decode (`make bench`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
+
+import msgspec
+from msgspec import field
 
 #: Longest `dedup_key` the PagerDuty Events API v2 takes, in characters.
 DEDUP_KEY_LIMIT = 255
@@ -29,16 +35,14 @@ class Severity(StrEnum):
     INFO = "info"
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(msgspec.Struct, frozen=True, gc=False):
     """A link shown to the responder."""
 
     href: str
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class CommonEvent:
+class CommonEvent(msgspec.Struct, frozen=True, gc=False):
     """An alert as PagerDuty would see it (PD-CEF). What rules read as `event` and may change.
 
     Labels, tags and annotations of the sender are in `custom_details`.
@@ -54,8 +58,7 @@ class CommonEvent:
     custom_details: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(msgspec.Struct, frozen=True, gc=False):
     """One condition, as one sender reported it once.
 
     source:       the sender and, for a named one, its name: "alertmanager", "datadog/team-a".

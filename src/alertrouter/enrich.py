@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import replace
 
 from alertrouter.alert import Alert, CommonEvent, Link
 from alertrouter.rules.model import Decision, Ruleset, Service

@@ -5,8 +5,9 @@ All times are milliseconds since the epoch; 0 means never.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 from alertrouter.alert import Alert, Severity, Status
 
@@ -48,8 +49,7 @@ class News(StrEnum):
     AGAIN = "again"  # unchanged, but what was heard before did not get through
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True, gc=False):
     """One destination's half of the record.
 
     version:      the heard version last confirmed by the destination.
@@ -63,7 +63,7 @@ class Told:
     destination: str
     state: State = State.NOTHING
     version: int = 0
-    key: str = field(default="", repr=False)
+    key: str = ""
     at: int = 0
     tries: int = 0
     not_before: int = 0
@@ -71,14 +71,17 @@ class Told:
     unsure: int = 0
     lease_until: int = 0
 
+    def __repr__(self) -> str:
+        """Without the routing key, which is a secret."""
+        return f"Told({self.destination!r}, {self.state!r}, version={self.version})"
+
     @property
     def is_open(self) -> bool:
         """True if the destination has, or may have, an open alert of ours."""
         return self.state in (State.TRIGGERED, State.ACKNOWLEDGED) or (self.state is State.NOTHING and self.unsure > 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One alert's record. `version` grows with every piece of news.
 
     fired:             True once this record has been heard firing.

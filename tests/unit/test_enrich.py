@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from alertrouter.alert import Alert, Link
 from alertrouter.enrich import Enriched, enrich
@@ -23,7 +24,7 @@ RULESET = Ruleset({"shop": SHOP, "bare": Service("bare")}, {})
 
 def enriched(alert: Alert, **decided: Any) -> Enriched:
     decision = Decision(Verdict.DELIVER, alert.event, "shop", "P2", "", "", ("a", "b"), (), ("pagerduty:default",), ())
-    return enrich(alert, replace(decision, **decided), RULESET)
+    return enrich(alert, dataclasses.replace(decision, **decided), RULESET)
 
 
 def test_everything_of_ours_is_in_one_place_and_the_owner_on_top_as_well() -> None:
@@ -100,7 +101,7 @@ def test_every_link_comes_once_the_runbook_first() -> None:
 
 
 def test_a_runbook_that_is_only_a_path_is_no_link() -> None:
-    ruleset = Ruleset({"shop": replace(SHOP, runbook="runbooks/shop.md", links=())}, {})
+    ruleset = Ruleset({"shop": dataclasses.replace(SHOP, runbook="runbooks/shop.md", links=())}, {})
     alert = make_alert()
     decision = Decision(Verdict.DELIVER, alert.event, "shop", "", "", "", (), (), (), ())
     result = enrich(alert, decision, ruleset)

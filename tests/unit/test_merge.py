@@ -27,7 +27,7 @@ class Flush:
 
 async def test_what_arrives_during_a_call_goes_together_in_the_next() -> None:
     flush = Flush()
-    merge = Merge(flush, most=100, calls=1)
+    merge = Merge(flush, most=100)
     first = asyncio.create_task(merge.put([1, 2]))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -42,18 +42,18 @@ async def test_what_arrives_during_a_call_goes_together_in_the_next() -> None:
 async def test_a_large_put_is_split_and_answered_whole() -> None:
     flush = Flush()
     flush.gate.set()
-    assert await Merge(flush, most=4, calls=2).put(range(10)) == list(range(0, 20, 2))
+    assert await Merge(flush, most=4).put(range(10)) == list(range(0, 20, 2))
     assert max(map(len, flush.batches)) == 4
 
 
 async def test_nothing_is_put_at_once() -> None:
-    assert await Merge(Flush(), most=1, calls=1).put([]) == []
+    assert await Merge(Flush(), most=1).put([]) == []
 
 
 async def test_a_failure_reaches_exactly_its_waiters() -> None:
     flush = Flush()
     flush.gate.set()
-    merge = Merge(flush, most=2, calls=1)
+    merge = Merge(flush, most=2)
     outcomes = await asyncio.gather(*(merge.put([n]) for n in (1, -1, 3)), return_exceptions=True)
     assert isinstance(outcomes[0], ConnectionError) and isinstance(outcomes[1], ConnectionError)
     assert outcomes[2] == [6]
@@ -61,7 +61,7 @@ async def test_a_failure_reaches_exactly_its_waiters() -> None:
 
 async def test_a_waiter_that_goes_away_does_not_harm_the_others() -> None:
     flush = Flush()
-    merge = Merge(flush, most=100, calls=1)
+    merge = Merge(flush, most=100)
     gone, stays = asyncio.create_task(merge.put([1])), asyncio.create_task(merge.put([2]))
     await asyncio.sleep(0)
     gone.cancel()

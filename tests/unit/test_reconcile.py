@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from alertrouter.alert import Severity, Status
 from alertrouter.delivery.reconcile import Action, Rank, after, reconcile
@@ -30,7 +31,7 @@ DELIVER, SUPPRESS = decision(), decision(Verdict.SUPPRESS)
 
 def record(*told: Told, version: int = 1, status: Status = Status.FIRING, **fields: object) -> Record:
     base = Record("alertmanager:f00d", version, status, Severity.CRITICAL, News.NEW, make_alert(status=status))
-    return replace(base, told=told, **fields)  # type: ignore[arg-type]
+    return replace(base, told=told, **fields)
 
 
 def resolved(*told: Told, version: int = 2, **fields: object) -> Record:

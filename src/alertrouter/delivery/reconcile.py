@@ -7,9 +7,11 @@ while PagerDuty was down costs at most one resolve and one trigger.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from alertrouter.alert import Severity, Status
 from alertrouter.record import REPAIR_AFTER_MS, News, Outcome, Record, State, Told

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 from types import MappingProxyType
 from typing import TypeVar, assert_never
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from alertrouter import telemetry
 from alertrouter.alert import Alert, Status

@@ -7,6 +7,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+#: Under load, how long a call waits for company: a round trip costs as much as dozens of items in it.
+_GATHER_S = 0.001
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -33,18 +36,17 @@ class _Ticket(Generic[Out]):
 
 
 class Merge(Generic[In, Out]):
-    """Merges concurrent `put`s into calls of `flush`: at most `most` items in each, `calls` under way at once.
+    """Merges concurrent `put`s into calls of `flush`, one at a time, with at most `most` items in each.
 
     One script call for 64 waiting alerts costs an eighth of 64 single ones, and one fsync. `flush` gets the items
     in the order they were put and returns one result for each.
     """
 
-    def __init__(self, flush: Callable[[Sequence[In]], Awaitable[Sequence[Out]]], *, most: int, calls: int) -> None:
+    def __init__(self, flush: Callable[[Sequence[In]], Awaitable[Sequence[Out]]], *, most: int) -> None:
         self._flush = flush
         self._most = most
-        self._calls = calls
         self._waiting: deque[tuple[In, _Ticket[Out], int]] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._draining: asyncio.Task[None] | None = None
 
     async def put(self, items: Sequence[In]) -> list[Out]:
         """Flush `items` together with whatever else waits. Raises what `flush` raised for any of them."""
@@ -52,10 +54,8 @@ class Merge(Generic[In, Out]):
             return []
         ticket: _Ticket[Out] = _Ticket(len(items))
         self._waiting.extend((item, ticket, position) for position, item in enumerate(items))
-        if len(self._running) < self._calls:
-            task = asyncio.create_task(self._drain())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+        if self._draining is None or self._draining.done():
+            self._draining = asyncio.create_task(self._drain())
         await ticket.done
         return ticket.results  # type: ignore[return-value]  # all are filled once it is done
 
@@ -73,3 +73,5 @@ class Merge(Generic[In, Out]):
             else:
                 for (_, ticket, position), result in zip(batch, results, strict=True):
                     ticket.fill(position, result)
+            if 0 < len(self._waiting) < self._most:
+                await asyncio.sleep(_GATHER_S)

@@ -156,9 +156,8 @@ class AlertStore:
             )
             for name, when_full in _SCRIPTS.items()
         }
-        # two calls under way keep Redis busy while the answer to the other travels
-        self._accepting = Merge(self._accept, most=MOST_PER_CALL, calls=2)
-        self._settling = Merge(self._settle, most=MOST_PER_CALL, calls=2)
+        self._accepting = Merge(self._accept, most=MOST_PER_CALL)
+        self._settling = Merge(self._settle, most=MOST_PER_CALL)
         self._leases = self.keys.leases + self.owner
 
     async def accept(self, alerts: Sequence[Alert], now: int) -> list[News | Accepted]:
