@@ -87,10 +87,11 @@ class Service:
             raise
         telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(1)
         telemetry.RULES_LAST_RELOAD_TIMESTAMP.set(time())
-        if ruleset.version != self.rules.ruleset.version:
-            _log.info("rules reloaded", version=ruleset.version)
+        changed = ruleset.version != self.rules.ruleset.version
         self.rules = _active(ruleset, self._settings, self._environ)
-        self.worker.wake()
+        if changed:
+            _log.info("rules reloaded", version=ruleset.version)
+            self.worker.rejudge()
         return ruleset.version
 
     async def keep_rules(self) -> None:

@@ -32,6 +32,8 @@ class Outcome(StrEnum):
     DELIVERED = "delivered"
     DUPLICATE = "duplicate"
     SUPPRESSED = "suppressed"
+    DROPPED = "dropped"
+    CANCELLED_IN_SUSPEND = "cancelled_in_suspend"
     STALE = "stale"
     RESOLVED_BEFORE_DELIVERY = "resolved_before_delivery"
     DEAD_LETTERED = "dead_lettered"
@@ -89,6 +91,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
                        version and is open is owed that resolve before anything else.
     outcome, rule,
     reason, service:   how the newest heard alert ended so far, and by which rule.
+    suspended_until:   the rules held this episode back until then; set once per episode.
     hold_until:        a late copy of an episode already resolved is held until then.
     """
 
@@ -101,6 +104,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     fired: bool = True
     resolved_version: int = 0
     hold_until: int = 0
+    suspended_until: int = 0
     first_heard: int = 0
     last_heard: int = 0
     count: int = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,13 +21,16 @@ THERE = "pagerduty:search-service"
 OPEN = Told(HERE, State.TRIGGERED, version=1, key="k")
 
 
-def decision(verdict: Verdict = Verdict.DELIVER, *destinations: str, severity: str = "critical") -> Decision:
-    return Decision(
-        verdict, make_alert(severity=severity).event, "payment", "P1", "", "", (), (), destinations or (HERE,), ()
-    )
+def decision(
+    verdict: Verdict = Verdict.DELIVER, *destinations: str, severity: str = "critical", **fields: Any
+) -> Decision:
+    event = make_alert(severity=severity).event
+    return Decision(verdict, event, "payment", "P1", "", "", (), (), destinations or (HERE,), (), **fields)
 
 
-DELIVER, SUPPRESS = decision(), decision(Verdict.SUPPRESS)
+DELIVER, SUPPRESS, DROP = decision(), decision(Verdict.SUPPRESS), decision(Verdict.DROP)
+SUSPEND = decision(suspend_ms=5 * MINUTE)
+AS_RESOLVE, AS_TRIGGER = decision(event_action="resolve"), decision(event_action="trigger")
 
 
 def record(*told: Told, version: int = 1, status: Status = Status.FIRING, **fields: object) -> Record:
@@ -102,6 +106,30 @@ CASES = [
     Case("unsure resolve, repair due",
          resolved(replace(OPEN, state=State.RESOLVED, version=2, unsure=NIGHT - REPAIR_AFTER_MS)), DELIVER, RESOLVE,
          Outcome.DELIVERED),
+    Case("dropped", record(), DROP, (), Outcome.DROPPED),
+    Case("dropped after the page, resolved", resolved(OPEN), DROP, RESOLVE, Outcome.PENDING),
+    Case("suspended", record(), SUSPEND, (), Outcome.PENDING, NIGHT + 5 * MINUTE),
+    Case("still suspended: news neither extends nor restarts it", record(version=2, suspended_until=LATER), SUSPEND, (),
+         Outcome.PENDING, LATER),
+    Case("no longer suspended by the rules", record(suspended_until=LATER), DELIVER, TRIGGER, Outcome.PENDING),
+    Case("suspension over", record(suspended_until=NIGHT), SUSPEND, TRIGGER, Outcome.PENDING),
+    Case("never suspended once a trigger was sent", record(OPEN, version=2), SUSPEND, TRIGGER, Outcome.PENDING),
+    Case("never suspended once a trigger was tried", record(Told(HERE, unsure=NIGHT)), SUSPEND, TRIGGER,
+         Outcome.PENDING),
+    Case("suspended again in its next episode",
+         record(replace(OPEN, state=State.RESOLVED, version=2), version=3, resolved_version=2), SUSPEND, (),
+         Outcome.PENDING, NIGHT + 5 * MINUTE),
+    Case("suspended, the owed resolve is sent", record(OPEN, version=3, resolved_version=2, suspended_until=LATER),
+         SUSPEND, RESOLVE, Outcome.PENDING, LATER),
+    Case("resolved in suspension", resolved(suspended_until=LATER), SUSPEND, (), Outcome.CANCELLED_IN_SUSPEND),
+    Case("a rule makes a resolve of it", record(OPEN, version=2), AS_RESOLVE, RESOLVE, Outcome.PENDING),
+    Case("a rule makes a resolve of what was never opened", record(), AS_RESOLVE, RESOLVE, Outcome.PENDING),
+    Case("a rule made a resolve of it", record(replace(OPEN, state=State.RESOLVED)), AS_RESOLVE, (),
+         Outcome.DELIVERED),
+    Case("a rule makes a trigger of a resolve", resolved(OPEN), AS_TRIGGER, TRIGGER, Outcome.PENDING),
+    Case("suppressed for a time", record(), decision(Verdict.SUPPRESS, until=LATER), (), Outcome.SUPPRESSED, LATER),
+    Case("suppressed for a time, resolved", resolved(), decision(Verdict.SUPPRESS, until=LATER), (),
+         Outcome.SUPPRESSED),
     Case("acknowledged, nothing told: trigger first", record(status=Status.ACKNOWLEDGED), DELIVER, TRIGGER,
          Outcome.PENDING),
     Case("acknowledged, triggered", record(OPEN, version=2, status=Status.ACKNOWLEDGED), DELIVER,
@@ -174,21 +202,30 @@ def records(draw: st.DrawFn) -> Record:
         fired=draw(st.booleans()) or status is Status.FIRING,
         resolved_version=version if status is Status.RESOLVED else draw(st.integers(0, version - 1)),
         hold_until=draw(st.sampled_from([0, NIGHT + SECOND])),
+        suspended_until=draw(st.sampled_from([0, NIGHT - 1, NIGHT + SECOND])),
         news=draw(st.sampled_from(News)),
     )
 
 
-@given(records(), st.sampled_from(Verdict), st.lists(st.sampled_from([HERE, THERE]), min_size=1, unique=True))
-def test_a_healthy_destination_always_comes_to_rest(heard: Record, verdict: Verdict, named: list[str]) -> None:
+@given(
+    records(),
+    st.sampled_from(Verdict),
+    st.lists(st.sampled_from([HERE, THERE]), min_size=1, unique=True),
+    st.sampled_from([0, MINUTE]),
+)
+def test_a_healthy_destination_always_comes_to_rest(
+    heard: Record, verdict: Verdict, named: list[str], suspend_ms: int
+) -> None:
     """Confirming every send ends in few steps with nothing missing: no loop, no forgotten state (I2, I4)."""
-    rules = decision(verdict, *named)
+    rules = decision(verdict, *named, suspend_ms=suspend_ms)
     now = NIGHT
     last: dict[str, Action] = {}
     for _ in range(12):
         plan = reconcile(heard, rules, now)
+        heard = replace(heard, suspended_until=plan.suspended_until)
         assert len({send.destination for send in plan.sends}) == len(plan.sends), "one in flight per destination"
         for send in plan.sends:
-            heard = after(heard, heard.told_of(send.destination), send.action, now)
+            heard = after(heard, heard.told_of(send.destination), send, now)
             last[send.destination] = send.action
         if not plan.sends:
             if not plan.wake_at:

@@ -53,10 +53,15 @@ _STATE_AFTER = {
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One message still missing at a destination. `pinned` says to use the key the destination was told with."""
+    """One message still missing at a destination.
+
+    version:  the heard version that the destination will have been told.
+    pinned:   use the key the destination was told with, whatever the rules name now.
+    """
 
     destination: str
     action: Action
+    version: int
     rank: Rank
     pinned: bool
 
@@ -65,57 +70,77 @@ class Send:
 class Plan:
     """What to do about one record now.
 
-    sends:    at most one per destination; what must follow it comes out of the next reconcile.
-    wake_at:  when to look again though nothing is heard; 0 for never.
-    outcome:  how the newest heard alert ended, PENDING while something is missing.
+    sends:            at most one per destination; what must follow it comes out of the next reconcile.
+    wake_at:          when to look again though nothing is heard; 0 for never.
+    outcome:          how the newest heard alert ended, PENDING while something is missing.
+    suspended_until:  until when this episode is held back; 0 if it never was.
     """
 
     sends: tuple[Send, ...]
     wake_at: int
     outcome: Outcome
+    suspended_until: int = 0
 
 
 def reconcile(record: Record, decision: Decision, now: int) -> Plan:
     """Compare heard with told under `decision` and return the sends that are missing at `now` (ms)."""
-    status = record.status
+    status = _status(record, decision)
+    wakes: list[int] = []
     held = status is Status.FIRING and record.hold_until > now
     if held:
         status = Status.RESOLVED
+        wakes.append(record.hold_until)
+    suspended_until = _suspended_until(record, decision, status, now)
+    suspended = decision.suspend_ms > 0 and suspended_until > now and status is not Status.RESOLVED
+    if suspended:
+        wakes.append(suspended_until)
 
     sends: list[Send] = []
-    wakes = [record.hold_until] if held else []
-    missing = held
+    missing = held or suspended
     dead = False
     for told in _concerned(record, decision):
         action = _missing_action(record, told, decision, status)
-        repeat = False
+        if action is Action.TRIGGER and suspended:
+            continue
         if action is not None and told.dead == record.version:
             dead = True
             continue
+        repair = False
         missing = missing or action is not None
         if action is None and told.unsure:
             if told.unsure + REPAIR_AFTER_MS > now:
                 wakes.append(told.unsure + REPAIR_AFTER_MS)
             else:
-                action, repeat = _repair_action(told, decision), True
+                action, repair = _repair_action(told, decision), True
         if action is None:
             continue
         blocked_until = max(told.lease_until, told.not_before)
         if blocked_until > now:
             wakes.append(blocked_until)
-        else:
-            sends.append(Send(told.destination, action, _rank(record, decision, action, repeat), told.is_open))
+            continue
+        owed = action is Action.RESOLVE and status is not Status.RESOLVED
+        sends.append(
+            Send(
+                told.destination,
+                action,
+                version=told.version if repair else record.resolved_version if owed else record.version,
+                rank=_rank(record, decision, action, repair),
+                pinned=told.is_open,
+            )
+        )
 
-    outcome = Outcome.PENDING if missing else Outcome.DEAD_LETTERED if dead else _outcome(record, decision, status)
-    return Plan(tuple(sends), min(wakes, default=0), outcome)
+    outcome = Outcome.PENDING if missing else Outcome.DEAD_LETTERED if dead else _outcome(record, decision, status, now)
+    if decision.until and outcome in (Outcome.SUPPRESSED, Outcome.DROPPED) and status is not Status.RESOLVED:
+        wakes.append(max(decision.until, now + 1))
+    return Plan(tuple(sends), min(wakes, default=0), outcome, suspended_until)
 
 
-def after(record: Record, told: Told, action: Action, now: int) -> Record:
-    """The record as it will stand once `action` is confirmed by `told`'s destination at `now`."""
+def after(record: Record, told: Told, send: Send, now: int) -> Record:
+    """The record as it will stand once `send` is confirmed by `told`'s destination at `now`."""
     news = replace(
         told,
-        state=_STATE_AFTER[action],
-        version=record.version if action is not Action.RESOLVE else max(told.version, record.resolved_version),
+        state=_STATE_AFTER[send.action],
+        version=send.version,
         at=now,
         tries=0,
         not_before=0,
@@ -124,6 +149,24 @@ def after(record: Record, told: Told, action: Action, now: int) -> Record:
     )
     others = tuple(other for other in record.told if other.destination != told.destination)
     return replace(record, told=(*others, news))
+
+
+def _status(record: Record, decision: Decision) -> Status:
+    """What was heard, unless a rule says to take it for the opposite."""
+    if decision.event_action == Action.RESOLVE:
+        return Status.RESOLVED
+    if decision.event_action == Action.TRIGGER and record.status is Status.RESOLVED:
+        return Status.FIRING
+    return record.status
+
+
+def _suspended_until(record: Record, decision: Decision, status: Status, now: int) -> int:
+    """Set once per episode, by the first decision that suspends it, and never once a trigger was attempted."""
+    if record.suspended_until or status is Status.RESOLVED or decision.verdict is not Verdict.DELIVER:
+        return record.suspended_until
+    if not decision.suspend_ms or any(told.is_open for told in record.told):
+        return 0
+    return now + decision.suspend_ms
 
 
 def _concerned(record: Record, decision: Decision) -> Iterable[Told]:
@@ -138,10 +181,12 @@ def _missing_action(record: Record, told: Told, decision: Decision, status: Stat
         case Status.RESOLVED:
             if told.is_open:
                 return Action.RESOLVE
-            # A resolve for an alert we know nothing about may close something opened before our memory began:
-            # it is never eaten, whatever the rules say. PagerDuty drops it if it matches nothing.
-            unknown = not record.fired and told.version < record.version
-            return Action.RESOLVE if unknown and told.destination in decision.destinations else None
+            # A resolve for an alert we know nothing about may close something opened before our memory began, or by
+            # others where a rule asks for it: it is never eaten, whatever the rules say. PagerDuty drops it if it
+            # matches nothing.
+            unknown = not record.fired or (decision.event_action == Action.RESOLVE and named)
+            untold = told.version < record.version and told.destination in decision.destinations
+            return Action.RESOLVE if unknown and untold else None
         case Status.FIRING:
             if _owes_resolve(record, told):
                 return Action.RESOLVE
@@ -161,7 +206,8 @@ def _missing_action(record: Record, told: Told, decision: Decision, status: Stat
 
 def _owes_resolve(record: Record, told: Told) -> bool:
     """A resolve was heard since `told`, and the alert came back: an incident that came back must page again."""
-    return told.is_open and told.version < record.resolved_version > told.dead
+    came_back = record.status is not Status.RESOLVED
+    return came_back and told.is_open and told.version < record.resolved_version > told.dead
 
 
 def _repair_action(told: Told, decision: Decision) -> Action | None:
@@ -178,18 +224,21 @@ def _repair_action(told: Told, decision: Decision) -> Action | None:
             assert_never(told.state)
 
 
-def _rank(record: Record, decision: Decision, action: Action, repeat: bool) -> Rank:
-    if repeat or (record.news is News.REFRESH and action is Action.TRIGGER):
+def _rank(record: Record, decision: Decision, action: Action, repair: bool) -> Rank:
+    if repair or (record.news is News.REFRESH and action is Action.TRIGGER):
         return Rank.REPEAT
     if action is Action.TRIGGER:
         return _RANK_OF_SEVERITY[decision.event.severity]
     return Rank.RESOLVE
 
 
-def _outcome(record: Record, decision: Decision, status: Status) -> Outcome:
+def _outcome(record: Record, decision: Decision, status: Status, now: int) -> Outcome:
     """How the newest heard alert ended, given that nothing is missing."""
+    unsent = {Verdict.SUPPRESS: Outcome.SUPPRESSED, Verdict.DROP: Outcome.DROPPED}.get(decision.verdict)
     if status is not Status.RESOLVED:
-        return Outcome.DELIVERED if decision.verdict is Verdict.DELIVER else Outcome.SUPPRESSED
+        return unsent or Outcome.DELIVERED
     if any(told.state is State.RESOLVED and told.version >= record.resolved_version for told in record.told):
         return Outcome.DELIVERED
-    return Outcome.SUPPRESSED if decision.verdict is Verdict.SUPPRESS else Outcome.RESOLVED_BEFORE_DELIVERY
+    if record.suspended_until > now:
+        return Outcome.CANCELLED_IN_SUSPEND
+    return unsent or Outcome.RESOLVED_BEFORE_DELIVERY

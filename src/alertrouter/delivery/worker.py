@@ -35,7 +35,7 @@ from alertrouter.enrich import Enriched, enrich
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import Outcome, Record, Told
 from alertrouter.rules.evaluate import evaluate
-from alertrouter.rules.model import Decision, Ruleset, Verdict
+from alertrouter.rules.model import CountQuery, Decision, Ruleset, Verdict
 from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement
 
 #: A POST may take 10 s; one is not begun with less than this left of its lease.
@@ -46,6 +46,7 @@ _IDLE_S = 0.5
 _STORE_AWAY_S = 0.5
 #: Under load, what comes due within this goes in one round trip; a script call costs as much as judging two alerts.
 _PACE_S = 0.005
+_KEPT_BY_RULES = frozenset({Outcome.SUPPRESSED, Outcome.DROPPED, Outcome.DEAD_LETTERED})
 #: Where alerts go when the rules themselves fail: the default routing key.
 DEFAULT_DESTINATION = "pagerduty:default"
 
@@ -85,12 +86,18 @@ class Worker:
         self._waiting = asyncio.Event()
         self._stopping = asyncio.Event()
         self._drain_s = 0.0
+        self._rules_changed = False
         self._log = structlog.get_logger()
 
     def wake(self) -> None:
         """Something was accepted, or the rules or the clock changed: look now."""
         self._due.set()
         self._waiting.set()
+
+    def rejudge(self) -> None:
+        """The rules are others now: what they kept from being sent is to be judged again."""
+        self._rules_changed = True
+        self.wake()
 
     async def run(self) -> None:
         """Judge and send until `stop`, then finish what is in flight. Redis being away is waited out."""
@@ -152,16 +159,25 @@ class Worker:
     async def _judge_due(self) -> float:
         """Judge one batch of due records. Returns how long to sleep, in seconds."""
         now = self._clock()
+        if self._rules_changed:
+            self._rules_changed = False
+            try:
+                await self._store.recall(now)
+            except StoreUnavailable:
+                self._rules_changed = True
+                raise
         records, next_due = await self._store.claim_due(now, _JUDGE_AT_ONCE)
         if records:
-            await self._store.judged([self._judge(record, now) for record in records], now)
+            await self._store.judged([await self._judge(record, now) for record in records], now)
             self._waiting.set()
             self._due.set()  # there may be more, or something due at once
         return _pause(next_due, now)
 
-    def _judge(self, record: Record, now: int) -> Judged:
+    async def _judge(self, record: Record, now: int) -> Judged:
         active = self._rules()
-        decision = self._decide(record, active.ruleset, now)
+        decision = await self._decide(record, active.ruleset, now)
+        if decision.resets:
+            await self._store.reset_counts(query.key for query in decision.resets)
         plan = reconcile(record, decision, now)
         for rule in decision.matched:
             telemetry.count_rule_match(rule)
@@ -183,14 +199,26 @@ class Worker:
             service=decision.service,
             wake_at=plan.wake_at,
             closed=_is_closed(record, plan),
+            parked=record.status is not Status.RESOLVED
+            and (plan.outcome in _KEPT_BY_RULES or decision.suspend_ms > 0),
+            suspended_until=plan.suspended_until,
             sends=tuple(
                 (send.destination, int(send.rank), "" if send.pinned else _routing_key(active, send.destination))
                 for send in plan.sends
             ),
         )
 
-    def _decide(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
-        return self._or_plain(record, lambda: evaluate(record.alert, ruleset, now), _plain_decision)
+    async def _decide(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
+        """What the rules say, with the counts their thresholds ask for fetched as they come up."""
+        counts: dict[CountQuery, int] = {}
+        while True:
+            decision = self._or_plain(
+                record, lambda: evaluate(record.alert, ruleset, now, counts=counts), _plain_decision
+            )
+            if not decision.wants:
+                return decision
+            windows = {query.key: query.window_ms for query in decision.wants}
+            counts.update(zip(decision.wants, await self._store.count(record, windows, now), strict=True))
 
     def _show(self, record: Record, decision: Decision, ruleset: Ruleset) -> Enriched:
         return self._or_plain(record, lambda: enrich(record.alert, decision, ruleset), _plain)
@@ -219,6 +247,8 @@ class Worker:
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("send not settled; its lease will end", error=repr(error))
         self._waiting.set()
 
     async def _send(self, claim: Claim) -> None:
@@ -228,7 +258,7 @@ class Worker:
         # the lease is our own: it must not keep us from seeing the send as missing
         told = replace(claim.record.told_of(claim.destination), lease_until=0)
         record = _with_told(claim.record, told)
-        decision = self._decide(record, active.ruleset, now)
+        decision = await self._decide(record, active.ruleset, now)
         send = _missing_at(claim.destination, reconcile(record, decision, now))
         if send is None or not told.key or claim.lease_until - self._clock() < _LEASE_NEEDED_MS:
             await self._settle(Settlement(claim, Result.RELEASED, Outcome.PENDING, wake_at=now), now)
@@ -251,7 +281,7 @@ class Worker:
                 log.info("event delivered", service=decision.service, severity=decision.event.severity.value)
                 telemetry.SENDS.labels(claim.destination, "delivered").inc()
                 telemetry.DELIVERY_SECONDS.observe(max(now - record.last_heard, 0) / 1000)
-                settlement = _delivered(claim, record, told, send.action, decision, now)
+                settlement = _delivered(claim, record, told, send, decision, now)
             case TryAgain(reason=reason):
                 not_before = now + delay_ms(told.tries + 1, answer.retry_after_ms, random.random())
                 log.warning("event not delivered yet", reason=reason, again_in_ms=not_before - now)
@@ -317,8 +347,8 @@ def _routing_key(active: ActiveRules, destination: str) -> str:
     return active.routing_keys.get(destination) or active.routing_keys[DEFAULT_DESTINATION]
 
 
-def _delivered(claim: Claim, record: Record, told: Told, action: Action, decision: Decision, now: int) -> Settlement:
-    record = after(record, told, action, now)
+def _delivered(claim: Claim, record: Record, told: Told, send: Send, decision: Decision, now: int) -> Settlement:
+    record = after(record, told, send, now)
     told = record.told_of(told.destination)
     plan = reconcile(record, decision, now)
     return Settlement(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 
@@ -44,15 +45,17 @@ ROUTER = "router.yaml"
 #: More sets than this in one orchestration are a mistake.
 SETS = 1000
 
-_GENERAL = frozenset({"severity", "priority", "suppress", "annotate", "enrich"})
+_UNROUTED = frozenset({"severity", "event_action", "enrich"})
+_SERVICE = _UNROUTED | {"priority", "suppress", "suspend", "escalation_policy", "annotate", "custom_fields"}
+_GLOBAL = _SERVICE | {"drop"}
 #: Which actions a rule may take, and which a catch-all, by kind of orchestration: PagerDuty's own table.
 _ALLOWED: Mapping[Kind, tuple[frozenset[str], frozenset[str]]] = {
-    "global": (_GENERAL | {"route_to"}, _GENERAL),
+    "global": (_GLOBAL | {"route_to"}, _GLOBAL),
     "router": (frozenset({"route_to"}), frozenset({"route_to"})),
-    "service": (_GENERAL | {"route_to"}, _GENERAL),
-    "unrouted": (frozenset({"route_to", "severity", "enrich"}), frozenset({"severity", "enrich"})),
+    "service": (_SERVICE | {"route_to"}, _SERVICE),
+    "unrouted": (_UNROUTED | {"route_to"}, _UNROUTED),
 }
-_ACTIONS = _GENERAL | {"route_to"}
+_ACTIONS = _GLOBAL | {"route_to"}
 
 
 _SHAPES: Mapping[Kind, type[OrchestrationShape | RouterShape]] = {
@@ -83,8 +86,8 @@ def build_part(document: Document, kind: Kind, stem: str, config: ConfigShape | 
     shape = fit(_SHAPES[kind], document)
     if isinstance(shape, list):
         return nothing_from(document, kind, stem, shape)
-    builder = _Builder(document, kind, config)
-    part = Part(document, builder.orchestration(_name(kind, stem), shape), problems=builder.problems)
+    builder = _Builder(document, kind, _name(kind, stem), config)
+    part = Part(document, builder.orchestration(shape), problems=builder.problems)
     if isinstance(shape, ServiceShape):
         part.service = builder.service(stem, shape)
     return part
@@ -97,23 +100,25 @@ def _name(kind: Kind, stem: str) -> str:
 class _Builder:
     """Turns the shape of one file into what the evaluator reads, and collects what is wrong on the way."""
 
-    def __init__(self, document: Document, kind: Kind, config: ConfigShape | None) -> None:
+    def __init__(self, document: Document, kind: Kind, name: str, config: ConfigShape | None) -> None:
         self.document = document
         self.kind = kind
+        self.name = name
         self.config = config
         self.problems: list[Problem] = []
 
-    def orchestration(self, name: str, shape: OrchestrationShape | RouterShape) -> Orchestration:
+    def orchestration(self, shape: OrchestrationShape | RouterShape) -> Orchestration:
         sets = shape.sets if shape.sets is not None else {START: []}
         self._check_sets(sets)
         catch_all = self._actions(("catch_all",), shape.catch_all, shape.catch_all.owner, in_catch_all=True)
         if self.kind == "router" and not catch_all.route_to:
-            self._add(("catch_all",), "the router's catch_all must route: write `catch_all: {route_to: unrouted}`")
+            remedy = "write `catch_all: {route_to: unrouted}`"
+            self._add(("catch_all",), f"the router's catch_all must route: {remedy}", "missing-catch-all")
         built = {
-            set_name: tuple(self._rule(("sets", set_name, index), rule) for index, rule in enumerate(rules))
+            set_name: tuple(self._rule(set_name, index, rule) for index, rule in enumerate(rules))
             for set_name, rules in sets.items()
         }
-        return Orchestration(name, self.kind, MappingProxyType(built), catch_all)
+        return Orchestration(self.name, self.kind, MappingProxyType(built), catch_all)
 
     def service(self, stem: str, shape: ServiceShape) -> Service:
         if shape.service is not None and shape.service != stem:
@@ -134,8 +139,8 @@ class _Builder:
             routing_key=KeyReference(key.env, key.file) if key else None,
         )
 
-    def _add(self, path: tuple[Key, ...], message: str) -> None:
-        self.problems.append(self.document.problem(path, message))
+    def _add(self, path: tuple[Key, ...], message: str, check: str = "syntax") -> None:
+        self.problems.append(self.document.problem(path, message, check))
 
     def _check_sets(self, sets: Mapping[str, list[RuleShape]]) -> None:
         if START not in sets:
@@ -158,13 +163,16 @@ class _Builder:
         }
         for (_, target), path in routes.items():
             if target not in sets:
-                self._add(path, f"there is no set `{target}` in this file{did_you_mean(target, sets)}")
+                self._add(path, f"there is no set `{target}` in this file{did_you_mean(target, sets)}", "unknown-set")
         if cycle := _cycle(routes):
             self._add(
-                routes[cycle[0], cycle[1]], f"sets lead back to themselves: {' -> '.join(cycle)}; break the circle"
+                routes[cycle[0], cycle[1]],
+                f"sets lead back to themselves: {' -> '.join(cycle)}; break the circle",
+                "set-circle",
             )
 
-    def _rule(self, path: tuple[Key, ...], shape: RuleShape) -> Rule:
+    def _rule(self, set_name: str, index: int, shape: RuleShape) -> Rule:
+        path: tuple[Key, ...] = ("sets", set_name, index)
         return Rule(
             name=shape.rule,
             conditions=tuple(self._conditions(path, shape.when or [])),
@@ -172,6 +180,7 @@ class _Builder:
             owner=shape.owner or "",
             disabled=shape.disabled,
             place=self.document.place((*path, "rule")),
+            key=f"{self.name}/{set_name}/{shape.rule}",
         )
 
     def _conditions(self, path: tuple[Key, ...], texts: Iterable[str]) -> Iterable[Condition]:
@@ -183,26 +192,32 @@ class _Builder:
                 where: tuple[Key, ...] = (*path, "when")
                 if isinstance(self.document.value_at(where), list):
                     where = (*where, index)
-                self.problems.append(self.document.problem_within(where, offset, error.message))
+                self.problems.append(self.document.problem_within(where, offset, error.message, error.check))
 
     def _actions(self, path: tuple[Key, ...], shape: ActionsShape, owner: str | None, *, in_catch_all: bool) -> Actions:
         self._check_actions(path, shape, in_catch_all=in_catch_all)
         enrich = shape.enrich
+        ended = self._suppression(path, shape, owner, in_catch_all=in_catch_all)
         return Actions(
             route_to=shape.route_to or "",
             severity=shape.severity,
             priority=shape.priority or "",
-            suppress=self._suppression(path, shape, owner, in_catch_all=in_catch_all),
+            suppress=ended if shape.suppress else None,
+            drop=ended if shape.drop else None,
+            suspend_ms=round(shape.suspend / timedelta(milliseconds=1)) if shape.suspend else 0,
+            event_action=shape.event_action or "",
+            escalation_policy=shape.escalation_policy or "",
             annotate=tuple(shape.annotate or ()),
             links=_links(enrich.links) if enrich else (),
             details=MappingProxyType(dict(enrich.details) if enrich else {}),
+            custom_fields=MappingProxyType(dict(shape.custom_fields or {})),
         )
 
     def _check_actions(self, path: tuple[Key, ...], shape: ActionsShape, *, in_catch_all: bool) -> None:
         given = {name for name in _ACTIONS if getattr(shape, name) is not None}
         for name in sorted(given - _ALLOWED[self.kind][in_catch_all]):
             message = f"the action `{name}` is not allowed here; {_where_instead(self.kind, name)}"
-            self.problems.append(self.document.problem_with_key((*path, name), message))
+            self.problems.append(self.document.problem_with_key((*path, name), message, "misplaced-action"))
         if self.kind == "router" and not in_catch_all:
             if shape.route_to is None:
                 self._add(path, "a router rule must route: write `then: {route_to: <service>}`")
@@ -211,24 +226,37 @@ class _Builder:
         known = self.config.priorities if self.config else {}
         if shape.priority is not None and known and shape.priority not in known:
             message = f"`{shape.priority}` is no priority of {CONFIG}{did_you_mean(shape.priority, known)}"
-            self._add((*path, "priority"), message)
+            self._add((*path, "priority"), message, "unknown-priority")
 
     def _suppression(
         self, path: tuple[Key, ...], shape: ActionsShape, owner: str | None, *, in_catch_all: bool
     ) -> Suppression | None:
-        if shape.suppress is None:
+        """Whose the suppression or the drop is, why, and to when; None where the rule has neither."""
+        if shape.suppress is None and shape.drop is None:
             for name in ("reason", "expires"):
                 if getattr(shape, name) is not None:
                     message = f"`{name}` belongs to a suppression; add `suppress: true` or remove it"
                     self.problems.append(self.document.problem_with_key((*path, name), message))
             return None
+        if shape.suppress and shape.drop:
+            message = "a rule drops or suppresses; write one, `suppress` to judge the alert again when it is over"
+            self.problems.append(self.document.problem_with_key((*path, "drop"), message))
+        action, what = ("suppress", "a suppression") if shape.suppress else ("drop", "a drop")
         if owner is None:
             beside = "in the catch_all" if in_catch_all else "beside `rule`"
-            self._add((*path, "suppress"), f"a suppression needs an owner: write `owner: <team>` {beside}")
+            self._add((*path, action), f"{what} needs an owner: write `owner: <team>` {beside}", "bare-suppression")
         if shape.reason is None:
-            self._add((*path, "suppress"), "a suppression needs a reason: write `reason: <why, with a ticket>`")
+            self._add(
+                (*path, action),
+                f"{what} needs a reason: write `reason: <why, with a ticket>`",
+                "bare-suppression",
+            )
         if shape.expires is None:
-            self._add((*path, "suppress"), "a suppression needs an end: write `expires: <date>`, such as 2027-03-31")
+            self._add(
+                (*path, action),
+                f"{what} needs an end: write `expires: <date>`, such as 2027-03-31",
+                "bare-suppression",
+            )
         return Suppression(owner or "", shape.reason or "", shape.expires or 0)
 
 
@@ -237,6 +265,8 @@ def _where_instead(kind: Kind, action: str) -> str:
         return f"the router only routes; move it to {GLOBAL} or to the service's file"
     if action == "route_to":
         return "a catch_all is the end of its rules"
+    if action == "drop":
+        return f"only {GLOBAL} may drop an alert; write `suppress` instead"
     return f"unrouted alerts may be changed in {GLOBAL}, or given a service in {ROUTER}"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from operator import ge, gt, le, lt
 from typing import Any, assert_never
 
+from alertrouter.rules.moment import Moment
 from alertrouter.rules.regex import compile_search
 from alertrouter.rules.syntax import (
     Compare,
@@ -22,12 +23,12 @@ from alertrouter.rules.syntax import (
     Threshold,
     Within,
 )
-from alertrouter.rules.times import Instant
+from alertrouter.rules.times import Instant, Schedule
 
 #: What a condition looks at: `event` as PagerDuty would see it, `raw_event` as it was received.
 View = Mapping[str, Any]
 #: A compiled node. Answers a JSON value or an Instant; None for a null, a missing field, and a test that makes no sense.
-Run = Callable[[View, int], Any]
+Run = Callable[[View, Moment], Any]
 #: True, false, or None where two values cannot be compared.
 Comparison = Callable[[Any, Any], bool | None]
 
@@ -40,6 +41,10 @@ MISSING = object()
 _OBJECTS = (dict, Mapping)
 _ARRAYS = (list, tuple)
 _NUMBERS = (int, float)
+#: What `now > x` is where `x > now` is written.
+_MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">=", "==": "=="}
+#: How many ms after an instant the comparison of `now` with it changes its answer.
+_CHANGES = {">": (1,), ">=": (0,), "<": (0,), "<=": (1,), "==": (0, 1)}
 _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 
 
@@ -51,17 +56,21 @@ def compile_node(node: Node) -> Run:
         case Not(part=part):
             run = compile_node(part)
             return lambda view, now: run(view, now) is not True
+        case Compare(operator=operator, left=Now(), right=Literal(value=Instant() as instant)):
+            return _compare_now(operator, instant)
+        case Compare(operator=operator, left=Literal(value=Instant() as instant), right=Now()):
+            return _compare_now(_MIRRORED[operator], instant)
         case Compare(operator=operator, left=left, right=right):
             return _compare(comparison_of(operator), compile_node(left), compile_node(right))
         case Matches():
             return _matches(node)
         case MatchesRegex(left=left, pattern=pattern, exactly=exactly):
-            return _matches_regex(compile_node(left), compile_search(pattern, exactly=exactly))
+            return _matches_regex(_compile_text(left), compile_search(pattern, exactly=exactly))
         case Exists(path=path):
             find = finder_of(path)
             return lambda view, _now: find(view) is not MISSING
         case Within(schedule=schedule):
-            return lambda _view, now: schedule.holds(now)
+            return _within(schedule)
         case Literal() | Now() | Path() | Threshold():
             return _compile_operand(node)
     assert_never(node)
@@ -72,16 +81,16 @@ def _compile_operand(node: Literal | Now | Path | Threshold) -> Run:
         case Literal(value=value):
             return lambda _view, _now: value
         case Now():
-            return lambda _view, now: Instant(now)
+            return lambda _view, now: Instant(now.ms)
         case Path():
             return _read(finder_of(node))
         case Threshold():
-            raise AssertionError("compile_condition refuses counters")
+            return lambda _view, now: now.count(node)
     assert_never(node)
 
 
 def _all(runs: list[Run]) -> Run:
-    def run(view: View, now: int) -> bool:
+    def run(view: View, now: Moment) -> bool:
         for part in runs:  # noqa: SIM110  # a generator costs more than the tests it joins
             if part(view, now) is not True:
                 return False
@@ -91,7 +100,7 @@ def _all(runs: list[Run]) -> Run:
 
 
 def _any(runs: list[Run]) -> Run:
-    def run(view: View, now: int) -> bool:
+    def run(view: View, now: Moment) -> bool:
         for part in runs:  # noqa: SIM110  # as above
             if part(view, now) is True:
                 return True
@@ -102,6 +111,25 @@ def _any(runs: list[Run]) -> Run:
 
 def _compare(compare: Comparison, left: Run, right: Run) -> Run:
     return lambda view, now: compare(left(view, now), right(view, now))
+
+
+def _compare_now(operator: str, instant: Instant) -> Run:
+    compare = comparison_of(operator)
+    changes = [instant.ms + later for later in _CHANGES[operator]]
+
+    def run(_view: View, now: Moment) -> bool | None:
+        now.changes_at(next((change for change in changes if change > now.ms), 0))
+        return compare(Instant(now.ms), instant)
+
+    return run
+
+
+def _within(schedule: Schedule) -> Run:
+    def run(_view: View, now: Moment) -> bool:
+        now.changes_at(schedule.next_change(now.ms))
+        return schedule.holds(now.ms)
+
+    return run
 
 
 def comparison_of(operator: str) -> Comparison:
@@ -136,15 +164,27 @@ def _is_number(value: object) -> bool:
 
 def _matches(node: Matches) -> Run:
     fold = str if node.exactly else str.casefold
-    left, part = compile_node(node.left), node.part
+    left, part = _compile_text(node.left), node.part
     if isinstance(node.right, Literal):
         literal = fold(text_of(node.right.value) or "")
-        return lambda view, now: _is_match(_subject(left(view, now)), literal, fold, part)
-    right = compile_node(node.right)
+        return lambda view, now: _is_match(subject_of(left(view, now)), literal, fold, part)
+    right = _compile_text(node.right)
 
-    def run(view: View, now: int) -> bool:
+    def run(view: View, now: Moment) -> bool:
         sought = text_of(right(view, now))
-        return sought is not None and _is_match(_subject(left(view, now)), fold(sought), fold, part)
+        return sought is not None and _is_match(subject_of(left(view, now)), fold(sought), fold, part)
+
+    return run
+
+
+def _compile_text(node: Node) -> Run:
+    """A node whose text is asked for: that of `now` is another each second."""
+    if not isinstance(node, Now):
+        return compile_node(node)
+
+    def run(_view: View, now: Moment) -> Instant:
+        now.changes_at((now.ms // 1000 + 1) * 1000)
+        return Instant(now.ms)
 
     return run
 
@@ -157,15 +197,15 @@ def _is_match(subject: str | None, sought: str, fold: Callable[[str], str], part
 
 
 def _matches_regex(left: Run, search: Callable[[bytes], bool]) -> Run:
-    def run(view: View, now: int) -> bool:
-        subject = _subject(left(view, now))
+    def run(view: View, now: Moment) -> bool:
+        subject = subject_of(left(view, now))
         return subject is not None and search(subject.encode("utf-8", "replace"))
 
     return run
 
 
 def _read(find: Callable[[View], Any]) -> Run:
-    def run(view: View, _now: int) -> Any:
+    def run(view: View, _now: Moment) -> Any:
         value = find(view)
         return None if value is MISSING else value
 
@@ -190,7 +230,7 @@ def finder_of(path: Path) -> Callable[[View], Any]:
     return find
 
 
-def _subject(value: object) -> str | None:
+def subject_of(value: object) -> str | None:
     text = text_of(value)
     if text is None or len(text) * 4 <= SUBJECT_BYTES:
         return text

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from alertrouter.rules import mistakes, reasons
 from alertrouter.rules.closures import Run, View, compile_node
+from alertrouter.rules.moment import Moment
 from alertrouter.rules.regex import BadPattern, compile_search
 from alertrouter.rules.syntax import ConditionError, MatchesRegex, Node, Path, Threshold, error_at, parse, walk
 
@@ -30,17 +31,21 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One compiled condition. `tree` is for those who look into it: indexes and checks."""
+    """One compiled condition. `tree` is for those who look into it: indexes and checks.
+
+    counts: whether there are thresholds in it, so that looking at it is news to their counters.
+    """
 
     text: str
     tree: Node
     run: Run
+    counts: bool = False
 
-    def holds(self, view: View, now: int) -> bool:
-        """Whether it holds for this view at this time (ms since the epoch). Raises nothing, whatever JSON the view is made of."""
+    def holds(self, view: View, now: Moment) -> bool:
+        """Whether it holds for this view at this time. Raises CountWanted, and nothing else, whatever JSON the view is."""
         return self.run(view, now) is True
 
-    def evaluate(self, view: View, now: int) -> Outcome:
+    def evaluate(self, view: View, now: Moment) -> Outcome:
         """As `holds`, with the reason in words. Slower: for people, not for every alert."""
         warnings: list[str] = []
         holds, why = reasons.explain(self.tree, self.text, view, now, warnings)
@@ -51,9 +56,10 @@ class Condition:
 def compile_condition(text: str) -> Condition:
     """The condition ready to run. Raises ConditionError with line, column and what to write instead."""
     tree = parse(text)
-    for node in walk(tree):
+    nodes = list(walk(tree))
+    for node in nodes:
         _check(node, text)
-    return Condition(text, tree, compile_node(tree))
+    return Condition(text, tree, compile_node(tree), any(isinstance(node, Threshold) for node in nodes))
 
 
 def _check(node: Node, text: str) -> None:
@@ -65,10 +71,8 @@ def _check(node: Node, text: str) -> None:
         case Path(root=root):
             right_side = text[: node.span.start].rstrip().endswith(("==", "matches", "part", "exactly", ">", "<", "="))
             raise error_at(text, node.span.start, mistakes.unknown_root(root, right_side=right_side))
-        case Threshold(function=function):
-            raise error_at(text, node.span.start, f"`{function}` is not supported yet")
         case MatchesRegex(pattern=pattern, exactly=exactly, pattern_at=at):
             try:
                 compile_search(pattern, exactly=exactly)
             except BadPattern as bad:
-                raise error_at(text, at, str(bad)) from None
+                raise error_at(text, at, str(bad), check="bad-regex") from None

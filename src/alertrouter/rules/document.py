@@ -31,12 +31,13 @@ _MERGE = _TAG + "merge"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """What is wrong, where (line and column count from 1), and what to write instead."""
+    """What is wrong, where (line and column count from 1), and what to write instead. `check` is the id of its page."""
 
     file: str
     line: int
     column: int
     message: str
+    check: str = "syntax"
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.message}"
@@ -90,24 +91,24 @@ class Document(Mapping[str, Any]):
         node = self._nearest(path)
         return f"{self.file}:{node.line}:{node.column}"
 
-    def problem(self, path: tuple[Key, ...], message: str) -> Problem:
+    def problem(self, path: tuple[Key, ...], message: str, check: str = "syntax") -> Problem:
         """A problem with the value at `path`, or with the nearest thing above it that is there."""
         node = self._nearest(path)
-        return Problem(self.file, node.line, node.column, message)
+        return Problem(self.file, node.line, node.column, message, check)
 
-    def problem_with_key(self, path: tuple[Key, ...], message: str) -> Problem:
+    def problem_with_key(self, path: tuple[Key, ...], message: str, check: str = "syntax") -> Problem:
         """A problem with the key that `path` ends in, not with its value."""
         line, column = self._nearest(path[:-1]).key_places.get(path[-1], (0, 0))
-        return Problem(self.file, line, column, message) if line else self.problem(path, message)
+        return Problem(self.file, line, column, message, check) if line else self.problem(path, message, check)
 
-    def problem_within(self, path: tuple[Key, ...], offset: int, message: str) -> Problem:
+    def problem_within(self, path: tuple[Key, ...], offset: int, message: str, check: str = "syntax") -> Problem:
         """A problem at an offset in the text at `path`, whichever way YAML has quoted or folded that text."""
         node = self._nearest(path)
         if not isinstance(node.value, str):
-            return self.problem(path, message)
+            return self.problem(path, message, check)
         at = _place_in_source(self.text, node, offset)
         line_start = self.text.rfind("\n", 0, at) + 1
-        return Problem(self.file, self.text.count("\n", 0, at) + 1, at - line_start + 1, message)
+        return Problem(self.file, self.text.count("\n", 0, at) + 1, at - line_start + 1, message, check)
 
     def _nearest(self, path: tuple[Key, ...]) -> Node:
         node = self.root

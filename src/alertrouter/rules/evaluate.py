@@ -8,58 +8,51 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from alertrouter.alert import Alert, CommonEvent, Link, Severity
+from alertrouter.alert import Alert, CommonEvent, Link, Severity, Status
 from alertrouter.rules.condition import View
 from alertrouter.rules.model import (
     START,
     UNROUTED,
     Actions,
+    CountQuery,
     Decision,
     Orchestration,
     Priority,
     Rule,
     Ruleset,
     RuleTrace,
-    Suppression,
     Verdict,
 )
+from alertrouter.rules.moment import CountWanted, Moment
 from alertrouter.rules.times import Instant
 
 #: Where alerts go whose service names no routing key of its own.
 DEFAULT_DESTINATION = "pagerduty:default"
 
 
-def evaluate(alert: Alert, ruleset: Ruleset, now: int, *, trace: bool = False) -> Decision:
+def evaluate(
+    alert: Alert,
+    ruleset: Ruleset,
+    now: int,
+    *,
+    counts: Mapping[CountQuery, int] | None = None,
+    trace: bool = False,
+) -> Decision:
     """The decision for an alert at `now` (ms since the epoch): global rules, then the router, then the service's.
 
     Later rules override what earlier ones set; annotations, links and details accumulate. Every rule sees the event as
-    the ones before it left it. `trace` records each rule looked at, with the reason in words, and changes nothing else.
-    """
-    course = _Course(alert, ruleset.priorities, now, [] if trace else None)
-    course.run(ruleset.orchestrations["global"])
-    service = course.run(ruleset.orchestrations["router"])
-    if service == UNROUTED:
-        service = ""
-    course.run(ruleset.orchestrations[f"service:{service}" if service else UNROUTED])
+    the ones before it left it. A drop is the end: no router is asked.
 
-    owner = ruleset.services.get(service)
-    own_key = owner is not None and owner.routing_key is not None
-    return Decision(
-        verdict=Verdict.SUPPRESS if course.suppression else Verdict.DELIVER,
-        event=alert.event
-        if course.severity is alert.event.severity
-        else replace(alert.event, severity=course.severity),
-        service=service,
-        priority=course.priority or _priority_of(course.severity, ruleset.priorities),
-        rule=course.suppressed_by,
-        reason=course.suppression.reason if course.suppression else "",
-        matched=tuple(course.matched),
-        annotations=tuple(course.annotations),
-        destinations=(f"pagerduty:{service}" if own_key else DEFAULT_DESTINATION,),
-        trace=tuple(course.trace or ()),
-        links=tuple(course.links),
-        details=course.details,
-    )
+    counts: what thresholds count; without it each counts 1. At the first that is not in it evaluation stops, and the
+            decision `wants` it. Only triggers count: for an acknowledged or resolved alert every threshold is 0.
+    trace:  record each rule looked at, with the reason in words; changes nothing else.
+    """
+    moment = Moment(now, counts, counted=alert.status is Status.FIRING)
+    course = _Course(alert, ruleset, moment, [] if trace else None)
+    try:
+        return course.decision(course.route())
+    except CountWanted as wanted:
+        return course.decision("", wants=(wanted.query,))
 
 
 def view_of(alert: Alert) -> dict[str, Any]:
@@ -88,22 +81,67 @@ class _Course:
     """One alert on its way through the rules, and what they have made of it so far."""
 
     alert: Alert
-    priorities: Mapping[str, Priority]
-    now: int
+    ruleset: Ruleset
+    now: Moment
     trace: list[RuleTrace] | None
     view: dict[str, Any] = field(init=False)
     severity: Severity = field(init=False)
     priority: str = ""
-    suppression: Suppression | None = None
-    suppressed_by: str = ""
+    verdict: Verdict = Verdict.DELIVER
+    rule: str = ""
+    reason: str = ""
+    suspend_ms: int = 0
+    event_action: str = ""
+    escalation_policy: str = ""
     matched: list[str] = field(default_factory=list)
     annotations: list[str] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    custom_fields: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.view = view_of(self.alert)
         self.severity = self.alert.event.severity
+
+    def route(self) -> str:
+        """Go through all rules. Returns the service that was chosen, or "" for none."""
+        orchestrations = self.ruleset.orchestrations
+        self.run(orchestrations["global"])
+        if self.verdict is Verdict.DROP:
+            return ""
+        service = self.run(orchestrations["router"])
+        if service == UNROUTED:
+            service = ""
+        self.run(orchestrations[f"service:{service}" if service else UNROUTED])
+        return service
+
+    def decision(self, service: str, wants: tuple[CountQuery, ...] = ()) -> Decision:
+        """What has come of it so far, for the service that was chosen."""
+        owner = self.ruleset.services.get(service)
+        own_key = owner is not None and owner.routing_key is not None
+        destination = f"pagerduty:{service}" if own_key else DEFAULT_DESTINATION
+        event = self.alert.event
+        return Decision(
+            verdict=self.verdict,
+            event=event if self.severity is event.severity else replace(event, severity=self.severity),
+            service=service,
+            priority=self.priority or _priority_of(self.severity, self.ruleset.priorities),
+            rule=self.rule,
+            reason=self.reason,
+            matched=tuple(self.matched),
+            annotations=tuple(self.annotations),
+            destinations=() if self.verdict is Verdict.DROP else (destination,),
+            trace=tuple(self.trace or ()),
+            links=tuple(self.links),
+            details=self.details,
+            suspend_ms=self.suspend_ms,
+            event_action=self.event_action,
+            escalation_policy=self.escalation_policy,
+            custom_fields=self.custom_fields,
+            until=self.now.until,
+            wants=wants,
+            resets=tuple(self.now.resets),
+        )
 
     def run(self, orchestration: Orchestration) -> str:
         """Go through the sets from the first on. Returns where the last one routes to: in the router, a service."""
@@ -136,13 +174,18 @@ class _Course:
     def _apply(self, actions: Actions, rule: str) -> None:
         if actions.priority:
             self.priority = actions.priority
-            if actions.priority in self.priorities:
-                self._set_severity(self.priorities[actions.priority].severity)
+            if actions.priority in self.ruleset.priorities:
+                self._set_severity(self.ruleset.priorities[actions.priority].severity)
         if actions.severity is not None:
             self._set_severity(actions.severity)
-        if actions.suppress is not None and not _has_expired(actions, self.now):
-            self.suppression = actions.suppress
-            self.suppressed_by = rule
+        for verdict, held_back in ((Verdict.SUPPRESS, actions.suppress), (Verdict.DROP, actions.drop)):
+            if held_back is not None and not _has_expired(actions, self.now):
+                self.verdict, self.rule, self.reason = verdict, rule, held_back.reason
+                self.now.changes_at(held_back.expires_at)
+        self.suspend_ms = actions.suspend_ms or self.suspend_ms
+        self.event_action = actions.event_action or self.event_action
+        self.escalation_policy = actions.escalation_policy or self.escalation_policy
+        self.custom_fields.update(actions.custom_fields)
         self.annotations += actions.annotate
         self.links += actions.links
         self.details.update(actions.details)
@@ -152,23 +195,32 @@ class _Course:
         self.view["event"]["severity"] = severity.value
 
 
-def _holds(rule: Rule, view: View, now: int) -> bool:
+def _holds(rule: Rule, view: View, now: Moment) -> bool:
     """Whether the rule matches. An expired suppression is passed over whole, as if its rule had been removed."""
     if rule.disabled or _has_expired(rule.actions, now):
         return False
-    return not rule.conditions or any(condition.holds(view, now) for condition in rule.conditions)
+    for number, condition in enumerate(rule.conditions):
+        if condition.counts:
+            now.ask_for(f"{rule.key}/{number}")
+        if condition.run(view, now) is True:
+            if condition.counts:
+                now.start_anew()
+            return True
+    return not rule.conditions
 
 
-def _why(rule: Rule, view: View, now: int) -> tuple[str, tuple[str, ...]]:
+def _why(rule: Rule, view: View, now: Moment) -> tuple[str, tuple[str, ...]]:
     """Why the rule matches or not, in words, and what made no sense in its conditions."""
     if rule.disabled:
         return "it is disabled", ()
-    if rule.actions.suppress is not None and _has_expired(rule.actions, now):
-        return f"its suppression expired on {Instant(rule.actions.suppress.expires_at)}, so it is passed over", ()
+    if (expired := rule.actions.suppress or rule.actions.drop) and _has_expired(rule.actions, now):
+        what = "suppression" if rule.actions.suppress else "drop"
+        return f"its {what} expired on {Instant(expired.expires_at)}, so it is passed over", ()
     if not rule.conditions:
         return "it has no condition", ()
     seen = []
-    for condition in rule.conditions:
+    for number, condition in enumerate(rule.conditions):
+        now.ask_for(f"{rule.key}/{number}")
         outcome = condition.evaluate(view, now)
         seen.append(outcome)
         if outcome.holds:
@@ -176,8 +228,9 @@ def _why(rule: Rule, view: View, now: int) -> tuple[str, tuple[str, ...]]:
     return "; ".join(each.why for each in seen), tuple(warning for each in seen for warning in each.warnings)
 
 
-def _has_expired(actions: Actions, now: int) -> bool:
-    return actions.suppress is not None and actions.suppress.expires_at <= now
+def _has_expired(actions: Actions, now: Moment) -> bool:
+    held_back = actions.suppress or actions.drop
+    return held_back is not None and held_back.expires_at <= now.ms
 
 
 def _priority_of(severity: Severity, priorities: Mapping[str, Priority]) -> str:

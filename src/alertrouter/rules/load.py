@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -21,10 +21,14 @@ SERVICES = "services"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A directory as read: the rules, or None where there are problems."""
+    """A directory as read: the rules, or None where there are problems.
+
+    documents: each file that could be read, by the name of its orchestration, and alertrouter.yaml by its own.
+    """
 
     ruleset: Ruleset | None
     problems: tuple[Problem, ...]
+    documents: Mapping[str, Document] = field(default_factory=dict)
 
 
 def load_rules(directory: Path) -> Ruleset:
@@ -66,8 +70,9 @@ def read_rules(directory: Path) -> Reading:
         *_repeated_names(parts),
         *_stray_files(directory, entries),
     ]
+    documents = MappingProxyType({CONFIG: config_document} | {part.orchestration.name: part.document for part in parts})
     if problems:
-        return Reading(None, tuple(sorted(problems)))
+        return Reading(None, tuple(sorted(problems)), documents)
     ruleset = Ruleset(
         services=MappingProxyType({part.service.name: part.service for part in service_parts if part.service}),
         orchestrations=MappingProxyType({part.orchestration.name: part.orchestration for part in parts}),
@@ -75,7 +80,7 @@ def read_rules(directory: Path) -> Reading:
         destinations=MappingProxyType(_destinations(config)),
         version=_version(directory, [config_document, *(part.document for part in parts)]),
     )
-    return Reading(ruleset, ())
+    return Reading(ruleset, (), documents)
 
 
 def _read_part(path: Path, kind: Kind, config: ConfigShape | None) -> Part:
@@ -83,7 +88,8 @@ def _read_part(path: Path, kind: Kind, config: ConfigShape | None) -> Part:
     if isinstance(document, Problem):
         return nothing_from(nothing_in(path), kind, path.stem, [document])
     if kind == "router" and not path.exists():
-        missing = Problem(str(path), 1, 1, "is missing; it says which service an alert goes to and ends in a catch_all")
+        why = "is missing; it says which service an alert goes to and ends in a catch_all"
+        missing = Problem(str(path), 1, 1, why, "missing-catch-all")
         return nothing_from(document, kind, path.stem, [missing])
     return build_part(document, kind, path.stem, config)
 
@@ -98,7 +104,9 @@ def _read_config(path: Path) -> tuple[Document, ConfigShape | list[Problem]]:
     known = _destination_names(shape)
     problems = [
         document.problem(
-            ("priorities", name, "notify", index), f"`{told}` is no destination{did_you_mean(told, known)}"
+            ("priorities", name, "notify", index),
+            f"`{told}` is no destination{did_you_mean(told, known)}",
+            "unknown-destination",
         )
         for name, priority in shape.priorities.items()
         for index, told in enumerate(priority.notify)
@@ -120,7 +128,9 @@ def _unknown_services(router: Part, services: list[str]) -> list[Problem]:
     ]
     targets.append((("catch_all", "route_to"), orchestration.catch_all.route_to))
     return [
-        document.problem(path, f"there is no {SERVICES}/{target}.yaml{did_you_mean(target, services)}")
+        document.problem(
+            path, f"there is no {SERVICES}/{target}.yaml{did_you_mean(target, services)}", "unknown-service"
+        )
         for path, target in targets
         if target and target != UNROUTED and target not in services
     ]
@@ -137,7 +147,7 @@ def _repeated_names(parts: Iterable[Part]) -> list[Problem]:
                     message = (
                         f"the rule name `{rule.name}` is used already, at {first[rule.name].place}; choose another"
                     )
-                    repeated.append(part.document.problem(("sets", set_name, index, "rule"), message))
+                    repeated.append(part.document.problem(("sets", set_name, index, "rule"), message, "duplicate-rule"))
     return repeated
 
 
@@ -145,12 +155,16 @@ def _stray_files(directory: Path, entries: Iterable[Path]) -> list[Problem]:
     """Rule files that would be passed over without a word, because of their name or their place."""
     known = {CONFIG, GLOBAL, ROUTER, UNROUTED_FILE}
     strays = [
-        Problem(str(path), 1, 1, f"no rules are read from a file of this name{did_you_mean(path.name, known)}")
+        Problem(
+            str(path), 1, 1, f"no rules are read from a file of this name{did_you_mean(path.name, known)}", "stray-file"
+        )
         for path in entries
         if path.suffix in (".yaml", ".yml") and path.name not in known and not path.name.startswith(".")
     ]
     return strays + [
-        Problem(str(path), 1, 1, f"rename the file to {path.stem}.yaml: no rules are read from .yml files")
+        Problem(
+            str(path), 1, 1, f"rename the file to {path.stem}.yaml: no rules are read from .yml files", "stray-file"
+        )
         for path in sorted((directory / SERVICES).glob("*.yml"))
     ]
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from alertrouter.alert import CommonEvent, Link, Severity
 from alertrouter.rules.condition import Condition
+from alertrouter.rules.moment import CountQuery as CountQuery
 
 #: Where the router sends what no rule of its own wanted.
 UNROUTED = "unrouted"
@@ -25,6 +26,7 @@ class Verdict(StrEnum):
 
     DELIVER = "deliver"
     SUPPRESS = "suppress"
+    DROP = "drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,22 @@ class RuleTrace:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the rules say about one alert at one instant.
+    """What the rules say about one alert at one instant. With `wants` it is none yet: fetch those counts, ask again.
 
     event:         the alert as PagerDuty will see it, after the rules changed it.
     service:       the service the router chose; "" when the alert reached only the catch-all (unrouted).
     rule, reason:  the rule that set the verdict and the reason written in it; "" for a plain delivery.
     matched:       names of the rules that matched, in order.
-    destinations:  where the alert goes, e.g. ("pagerduty:default",): kind and name of the key.
+    destinations:  where the alert goes, e.g. ("pagerduty:default",): kind and name of the key. Nowhere when dropped.
     links, details: what rules added for the responder.
+    suspend_ms:    how long to hold a trigger back, waiting for its resolve.
+    event_action:  "trigger" or "resolve" where a rule says to take the alert for that; else "".
+    escalation_policy, custom_fields: what the Events API cannot carry, for the responder and the REST API.
+    quarantined:   the service that was chosen, where its file is faulty and no good version of it is known; else "".
+    until:         the first instant (ms since the epoch) at which a time that was looked at changes its answer: before
+                   it, the same alert, rules and counts give the same decision; 0 = never.
+    wants:         the count that evaluation stopped at.
+    resets:        resetting counts whose condition held: they start anew.
     """
 
     verdict: Verdict
@@ -66,6 +76,14 @@ class Decision:
     trace: tuple[RuleTrace, ...]
     links: tuple[Link, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    suspend_ms: int = 0
+    event_action: str = ""
+    escalation_policy: str = ""
+    custom_fields: Mapping[str, Any] = field(default_factory=dict)
+    quarantined: str = ""
+    until: int = 0
+    wants: tuple[CountQuery, ...] = ()
+    resets: tuple[CountQuery, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +120,7 @@ class Priority:
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """Accept and record, but do not send, before `expires_at` (ms since the epoch)."""
+    """Whose it is, why, and when it ends (ms since the epoch): of a suppression, and of a drop."""
 
     owner: str
     reason: str
@@ -117,14 +135,23 @@ class Actions:
     severity: Severity | None = None
     priority: str = ""
     suppress: Suppression | None = None
+    drop: Suppression | None = None
+    suspend_ms: int = 0
+    event_action: Literal["trigger", "resolve", ""] = ""
+    escalation_policy: str = ""
     annotate: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    custom_fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Matches when one of its conditions holds, or always where it has none. `place` is file:line:col."""
+    """Matches when one of its conditions holds, or always where it has none.
+
+    place: file:line:col.
+    key:   orchestration/set/rule, in whose name its thresholds count.
+    """
 
     name: str
     conditions: tuple[Condition, ...]
@@ -132,6 +159,7 @@ class Rule:
     owner: str = ""
     disabled: bool = False
     place: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

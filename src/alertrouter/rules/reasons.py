@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alertrouter.rules.closures import MISSING, View, comparison_of, compile_node, finder_of, text_of
+from alertrouter.rules.moment import Moment
 from alertrouter.rules.syntax import (
     Compare,
     Joined,
@@ -14,6 +15,7 @@ from alertrouter.rules.syntax import (
     Now,
     Path,
     Span,
+    Threshold,
     Within,
     walk,
 )
@@ -24,7 +26,7 @@ SHOWN_VALUE = 80
 SHOWN_SOURCE = 200
 
 
-def explain(node: Node, text: str, view: View, now: int, warnings: list[str]) -> tuple[bool, str]:
+def explain(node: Node, text: str, view: View, now: Moment, warnings: list[str]) -> tuple[bool, str]:
     """Whether the node holds, and the part of it that decided that, as words."""
     match node:
         case Not(part=part):
@@ -46,7 +48,7 @@ def explain(node: Node, text: str, view: View, now: int, warnings: list[str]) ->
     return holds, f"{verdict}: {values}" if values else verdict
 
 
-def _values(node: Node, text: str, view: View, now: int) -> str:
+def _values(node: Node, text: str, view: View, now: Moment) -> str:
     """What the paths of a test hold. A path that the test begins with need not be repeated."""
     paths = [each for each in walk(node) if isinstance(each, Path)]
     named = [
@@ -54,11 +56,13 @@ def _values(node: Node, text: str, view: View, now: int) -> str:
         for path in paths
     ]
     if any(isinstance(each, Now | Within) for each in walk(node)):
-        named.append(f"now is {Instant(now)}")
+        named.append(f"now is {Instant(now.ms)}")
+    thresholds = [each for each in walk(node) if isinstance(each, Threshold)]
+    named += [f"{'it' if len(thresholds) == 1 else each.function} is {now.count(each)}" for each in thresholds]
     return ", ".join(named)
 
 
-def _complaints(node: Node, text: str, view: View, now: int) -> list[str]:
+def _complaints(node: Node, text: str, view: View, now: Moment) -> list[str]:
     source = cut(_source(node.span, text), SHOWN_SOURCE)
     match node:
         case Compare(operator=operator, left=left, right=right) if operator != "==":

@@ -18,10 +18,7 @@ from alertrouter.alert import Severity
 from alertrouter.rules.document import Document, Key, Problem
 
 #: Actions of the language that this version cannot carry out. Named, so that they are not taken for typing errors.
-NOT_YET = frozenset(
-    {"dynamic_route_to", "event_action", "suspend", "drop", "variables", "extractions", "escalation_policy", "notify"}
-    | {"automation", "dedup_key", "custom_fields"}
-)
+NOT_YET = frozenset({"dynamic_route_to", "variables", "extractions", "notify", "automation", "dedup_key"})
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -34,6 +31,12 @@ def read_duration(text: str) -> timedelta:
     if match is None:
         raise ValueError("write a duration such as 90s, 5m, 1h or 1d")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _duration(value: object) -> timedelta:
+    if not isinstance(value, str):
+        raise ValueError("write a duration such as 90s, 5m, 1h or 1d")
+    return read_duration(value)
 
 
 def _one_or_many(value: object) -> object:
@@ -98,6 +101,8 @@ def _jsonable(value: JsonValue) -> JsonValue:
 Text = Annotated[str, AfterValidator(_not_blank)]
 Texts = Annotated[list[Text], BeforeValidator(_one_or_many), Field(min_length=1)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Details = dict[Text, Annotated[JsonValue, AfterValidator(_jsonable)]]
 
 
 class Shape(BaseModel):
@@ -113,7 +118,7 @@ class LinkShape(Shape):
 
 class EnrichShape(Shape):
     links: list[LinkShape] = []
-    details: dict[Text, Annotated[JsonValue, AfterValidator(_jsonable)]] = {}
+    details: Details = {}
 
 
 class ActionsShape(Shape):
@@ -121,10 +126,15 @@ class ActionsShape(Shape):
     severity: Annotated[Severity | None, Field(strict=False)] = None
     priority: Text | None = None
     suppress: Literal[True] | None = None
+    drop: Literal[True] | None = None
     reason: Text | None = None
     expires: Annotated[int, BeforeValidator(_expires_at)] | None = None
+    suspend: Duration | None = None
+    event_action: Literal["trigger", "resolve"] | None = None
+    escalation_policy: Text | None = None
     annotate: Texts | None = None
     enrich: EnrichShape | None = None
+    custom_fields: Details | None = None
 
 
 class CatchAllShape(ActionsShape):
@@ -220,26 +230,28 @@ def _problem(shape: type[Shape], document: Document, detail: ErrorDetails) -> Pr
             return document.problem_with_key(path, f"the action `{name}` is not supported yet")
         case "extra_forbidden":
             return document.problem_with_key(
-                path, f"unknown key `{name}`{did_you_mean(name, _keys_at(shape, path[:-1]))}"
+                path, f"unknown key `{name}`{did_you_mean(name, _keys_at(shape, path[:-1]))}", "unknown-key"
             )
         case "missing":
-            return document.problem(path, f"`{name}` is missing{_EXAMPLES.get(name, '')}")
+            check = "missing-catch-all" if name == "catch_all" else "syntax"
+            return document.problem(path, f"`{name}` is missing{_EXAMPLES.get(name, '')}", check)
         case _ if "routing_key" in path:
             # Never repeat what stands there: it may be the key.
             remedy = "name where the key is found, never the key: `{env: PD_KEY_PAYMENT}` or `{file: /run/secrets/pd}`"
             return document.problem(path, remedy)
-        case "literal_error" | "enum" if name == "suppress":
-            return document.problem(path, "`suppress` is true or left out")
+        case "literal_error" | "enum" if name in ("suppress", "drop"):
+            return document.problem(path, f"`{name}` is true or left out")
         case "literal_error" if path[-1] == "[key]":  # pydantic's word for a key that is wrong
             known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
             return document.problem_with_key(
-                path[:-1], f"`{path[-2]}` is not known{did_you_mean(str(path[-2]), known)}"
+                path[:-1], f"`{path[-2]}` is not known{did_you_mean(str(path[-2]), known)}", "unknown-key"
             )
         case "literal_error" | "enum":
             known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
             return document.problem(path, f"{shown} is not known{did_you_mean(str(detail['input']), known)}")
         case "value_error":
-            return document.problem(path, f"{shown}: {detail['ctx']['error']}")
+            check = "runbook" if name == "runbook" else "syntax"
+            return document.problem(path, f"{shown}: {detail['ctx']['error']}", check)
         case kind:
             return document.problem(path, f"`{name}` is {shown}; {_WANTED.get(kind, detail['msg'])}")
 

@@ -32,15 +32,19 @@ RESERVED = frozenset(
     | {"while"}
 )
 
+#: A plain name among the dots and blanks of a path.
+_NAME = re.compile(r"\w+")
+
 
 class ConditionError(AlertrouterError):
     """A condition that cannot be compiled. Line and column count from 1; the message says what to write instead."""
 
-    def __init__(self, line: int, column: int, message: str) -> None:
+    def __init__(self, line: int, column: int, message: str, check: str = "syntax") -> None:
         super().__init__(f"{line}:{column}: {message}")
         self.line = line
         self.column = column
         self.message = message
+        self.check = check
 
 
 class Span(NamedTuple):
@@ -177,10 +181,10 @@ def children(node: Node) -> tuple[Node, ...]:
     assert_never(node)
 
 
-def error_at(text: str, at: int, message: str) -> ConditionError:
+def error_at(text: str, at: int, message: str, check: str = "syntax") -> ConditionError:
     """The error for a place in the text, given as an offset."""
     line_start = text.rfind("\n", 0, at) + 1
-    return ConditionError(text.count("\n", 0, at) + 1, at - line_start + 1, message)
+    return ConditionError(text.count("\n", 0, at) + 1, at - line_start + 1, message, check)
 
 
 class _Wrong(Exception):
@@ -217,7 +221,7 @@ class _Builder(Transformer[Token, Node]):
 
     def compare(self, held: tuple[Node, Token, Node]) -> Node:
         left, operator, right = held
-        return Compare(str(operator), left, right, Span(left.span.start, right.span.end))
+        return Compare(operator.rstrip(), left, right, Span(left.span.start, right.span.end))
 
     def matches(self, held: tuple[Node, Token | None, Token | None, Node]) -> Node:
         left, part, exactly, right = held
@@ -264,7 +268,7 @@ class _Builder(Transformer[Token, Node]):
     def path(self, held: list[Token]) -> Node:
         root, *elements = held
         span = Span(_start(root), _end(held[-1]))
-        keys = tuple(_key(element) for element in elements if element.type != "RSQB")
+        keys = tuple(key for element in elements if element.type != "RSQB" for key in _keys(element))
         if len(keys) + 1 > PATH_ELEMENTS:
             raise _Wrong(span.start, f"the path has {len(keys) + 1} elements; {PATH_ELEMENTS} are allowed")
         return Path(str(root), keys, span)
@@ -284,17 +288,20 @@ def _check_text(text: str) -> None:
             raise error_at(text, token.start(), f"parentheses nest deeper than {PARENTHESIS_DEPTH}")
 
 
-def _key(element: Token) -> str | int:
+def _keys(element: Token) -> list[str] | tuple[str | int]:
     if element.type == "INT":
         index = _integer(element)
         if index < 0:
             raise _Wrong(_start(element), "an index counts from 0; there is none from the end")
-        return index
+        return (index,)
     if element.type == "STRING":
-        return _unquote(element)
-    if element in RESERVED:
-        raise _Wrong(_start(element), f"`{element}` is a reserved word; write it in brackets: ['{element}']")
-    return str(element)
+        return (_unquote(element),)
+    names = _NAME.findall(element)
+    if not RESERVED.isdisjoint(names):
+        word = next(name for name in _NAME.finditer(element) if name[0] in RESERVED)
+        at = _start(element) + word.start()
+        raise _Wrong(at, f"`{word[0]}` is a reserved word; write it in brackets: ['{word[0]}']")
+    return names
 
 
 def _integer(token: Token) -> int:

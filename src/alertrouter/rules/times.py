@@ -13,6 +13,12 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 #: Seconds in each unit of a duration.
 UNITS = {"day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 
+_DAY_MS = UNITS["day"] * 1000
+#: No zone sets its clocks twice within this time.
+_STEP_MS = 3 * UNITS["hour"] * 1000
+#: A weekly window may fall into an hour that is skipped, but not twice in a row.
+_DAYS_AHEAD = 16
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,6 +54,52 @@ class Schedule:
             return today and self.start <= clock <= self.end
         yesterday = (wall.weekday() - 1) % 7 in self.days
         return (today and clock >= self.start) or (yesterday and clock <= self.end)
+
+    def next_change(self, now: int) -> int:
+        """The first ms after `now` at which `holds` gives another answer; 0 where that never happens."""
+        today = now // _DAY_MS
+        for day in range(today, today + _DAYS_AHEAD):
+            for change in _changes_on(self, day):
+                if change > now:
+                    return change
+        return 0
+
+
+@lru_cache(maxsize=4096)
+def _changes_on(schedule: Schedule, day: int) -> tuple[int, ...]:
+    """Each ms of a day (counted from the epoch, in UTC) at which the schedule opens or closes."""
+    start = day * _DAY_MS
+    shifts = _shifts(schedule.zone, start)
+    # By a clock on the wall it opens or closes at its start, after its end and at midnight, and when the clock is set.
+    edges = {shift for shift, _ in shifts}
+    for offset in {offset for _, offset in shifts}:
+        for second in (0, _second_of(schedule.start), _second_of(schedule.end) + 1):
+            edges.add(start + (second * 1000 - offset) % _DAY_MS)
+    return tuple(sorted(ms for ms in edges if schedule.holds(ms) is not schedule.holds(ms - 1)))
+
+
+def _shifts(zone: tzinfo, start: int) -> list[tuple[int, int]]:
+    """From when on, in the day from `start` on, the zone is how many ms ahead of UTC."""
+    shifts = [(start, _offset(zone, start))]
+    for end in range(start + _STEP_MS, start + _DAY_MS + 1, _STEP_MS):
+        after = _offset(zone, end)
+        if after == shifts[-1][1]:
+            continue
+        first, last = end - _STEP_MS, end  # the clock is set in (first, last]
+        while last - first > 1:
+            middle = (first + last) // 2
+            first, last = (first, middle) if _offset(zone, middle) == after else (middle, last)
+        shifts.append((last, after))
+    return shifts
+
+
+def _offset(zone: tzinfo, ms: int) -> int:
+    ahead = (_EPOCH + timedelta(milliseconds=ms)).astimezone(zone).utcoffset()
+    return round((ahead or timedelta()) / timedelta(milliseconds=1))
+
+
+def _second_of(clock: time) -> int:
+    return (clock.hour * 60 + clock.minute) * 60 + clock.second
 
 
 def read_schedule(text: str) -> Schedule:

@@ -17,6 +17,8 @@ class Keys:
     owners:   zset of workers by their last heartbeat (ms)
     leases:   prefix of one zset per worker, its leases by their end (ms): `leases` + owner
     fence:    counter that numbers the leases
+    parked:   zset of ids that rules or PagerDuty keep from being sent, by when that was found (ms)
+    count:    prefix of one zset per threshold of a rule, what it counted by time (ms): `count` + its key
     dead:     hash of dead letters, "<id> <version> <destination>" to JSON
     history:  capped stream of how alerts ended
     """
@@ -29,6 +31,8 @@ class Keys:
     owners: str
     leases: str
     fence: str
+    parked: str
+    count: str
     dead: str
     history: str
 
@@ -45,6 +49,8 @@ def keys_of(instance: str) -> Keys:
         owners=tag + "owners",
         leases=tag + "leases:",
         fence=tag + "fence",
+        parked=tag + "parked",
+        count=tag + "count:",
         dead=tag + "dead",
         history=tag + "history",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -42,7 +42,16 @@ _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(Alert).decode
 
 #: Scripts that must run though Redis is full: they drain it. accept is not among them.
-_SCRIPTS = {"accept": False, "claim_due": True, "judged": True, "claim_sends": True, "settle": True, "backlog": True}
+_SCRIPTS = {
+    "accept": False,
+    "claim_due": True,
+    "count": True,
+    "judged": True,
+    "claim_sends": True,
+    "settle": True,
+    "recall": True,
+    "backlog": True,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,11 @@ class Accepted(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What was decided about a claimed record. `sends` are (destination, rank, routing key or "" if pinned)."""
+    """What was decided about a claimed record.
+
+    parked:  rules keep it from being sent; other rules may not.
+    sends:   (destination, rank, routing key, or "" if pinned).
+    """
 
     record: Record
     outcome: Outcome
@@ -73,6 +86,8 @@ class Judged:
     wake_at: int
     closed: bool
     sends: tuple[tuple[str, int, str], ...]
+    parked: bool = False
+    suspended_until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +187,7 @@ class AlertStore:
         dedup = self._dedup
         answer = await self._run(
             "accept",
-            [keys.due, keys.history, *(keys.alert + alert.id for alert, _ in batch)],
+            [keys.due, keys.history, keys.parked, *(keys.alert + alert.id for alert, _ in batch)],
             [
                 # merged webhooks arrived within one round trip of each other
                 max(now for _, now in batch),
@@ -211,6 +226,28 @@ class AlertStore:
         )
         return [_record_of(flat) for flat in answer[1:]], int(float(answer[0] or 0))
 
+    async def count(self, record: Record, windows: Mapping[str, int], now: int) -> Sequence[int]:
+        """What each threshold (by key, with its window in ms) has counted, this version of this record included once."""
+        return cast(
+            Sequence[int],
+            await self._run(
+                "count",
+                [self.keys.count + key for key in windows],
+                [now, f"{record.version} {record.id}", *windows.values()],
+            ),
+        )
+
+    async def reset_counts(self, keys: Iterable[str]) -> None:
+        """Let thresholds start again from nothing."""
+        async with _as_unavailable():
+            await self._client.delete(*(self.keys.count + key for key in keys))
+
+    async def recall(self, now: int) -> None:
+        """Make everything due that was kept from being sent: the rules are others now."""
+        keys = self.keys
+        while await self._run("recall", [keys.due, keys.parked], [now, keys.alert, MOST_PER_CALL]) == MOST_PER_CALL:
+            pass
+
     async def judged(self, batch: Sequence[Judged], now: int) -> None:
         """Put down what was decided. A record with newer news is left due instead."""
         keys = self.keys
@@ -225,11 +262,13 @@ class AlertStore:
                 item.service,
                 item.wake_at,
                 int(item.closed),
+                int(item.parked),
+                item.suspended_until,
                 len(item.sends),
             ]
             for destination, rank, routing_key in item.sends:
                 arguments += [destination, rank * _RANK_STEP + item.record.last_heard, routing_key]
-        await self._run("judged", [keys.due, self._leases, keys.waiting, keys.history], arguments)
+        await self._run("judged", [keys.due, self._leases, keys.waiting, keys.history, keys.parked], arguments)
 
     async def claim_sends(self, now: int, most: int, calls_per_minute: int) -> tuple[list[Claim], int]:
         """Lease up to `most` waiting sends within each destination's call limit.
@@ -260,7 +299,7 @@ class AlertStore:
             list[int],
             await self._run(
                 "settle",
-                [keys.due, self._leases, keys.dead, keys.history],
+                [keys.due, self._leases, keys.dead, keys.history, keys.parked],
                 [
                     max(now for _, now in batch),
                     keys.alert,
@@ -371,6 +410,7 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
         fired=fields.get(b"fired") == b"1",
         resolved_version=int(fields.get(b"resolved_version", 0)),
         hold_until=int(fields[b"hold_until"]),
+        suspended_until=int(fields.get(b"suspended_until", 0)),
         first_heard=int(fields[b"first_heard"]),
         last_heard=int(fields[b"last_heard"]),
         count=int(fields[b"count"]),

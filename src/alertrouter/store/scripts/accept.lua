@@ -1,5 +1,5 @@
 -- accept: take alerts in, tell duplicates from news.
--- KEYS  1 due  2 history  3.. one alert record per alert, in the order of ARGV
+-- KEYS  1 due  2 history  3 parked  4.. one alert record per alert, in the order of ARGV
 -- ARGV  1 now  2 window  3 resend_after  4 hold (all ms)  5 dedup mode: rolling | fixed  6 history length
 --       7 prefix of wait queues
 --       then per alert 7: id, status, severity, episode, episode_at, ended_at, alert (JSON)
@@ -42,8 +42,8 @@ local function judge(r, status, severity, episode, episode_at, ended_at)
 end
 
 local results = {}
-for i = 1, #KEYS - 2 do
-  local key, at = KEYS[i + 2], 7 + (i - 1) * 7
+for i = 1, #KEYS - 3 do
+  local key, at = KEYS[i + 3], 7 + (i - 1) * 7
   local id, status, severity, episode = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local episode_at, ended_at, alert = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), ARGV[at + 7]
   local f = redis.pcall('HMGET', key, 'version', 'status', 'severity', 'episode', 'episode_at', 'window_ends',
@@ -80,6 +80,7 @@ for i = 1, #KEYS - 2 do
         'episode', episode, 'episode_at', string.format('%.0f', episode_at), 'alert', alert, 'outcome', 'pending',
         'last_heard', ARGV[1], 'window_ends', string.format('%.0f', now + window), 'hold_until', hold_until,
         'waits', '')
+      if kind == 'new' or kind == 'episode' then redis.call('HSET', key, 'suspended_until', '0') end
       redis.call('HSETNX', key, 'first_heard', ARGV[1])
       redis.call('HINCRBY', key, 'count', 1)
       if status == 'firing' then redis.call('HSET', key, 'fired', '1') end
@@ -89,6 +90,7 @@ for i = 1, #KEYS - 2 do
       if f[9] and f[9] ~= '' then
         for destination in string.gmatch(f[9], '[^\n]+') do redis.call('ZREM', ARGV[7] .. destination, id) end
       end
+      redis.call('ZREM', KEYS[3], id)
       redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id)
     end
   end

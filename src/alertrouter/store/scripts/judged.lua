@@ -1,15 +1,16 @@
 -- judged: put down what was decided about claimed records, and queue their sends.
--- KEYS  1 due  2 this worker's leases  3 waiting  4 history
+-- KEYS  1 due  2 this worker's leases  3 waiting  4 history  5 parked
 -- ARGV  1 now  2 prefix of records  3 prefix of wait queues  4 lifetime of a closed record (ms)  5 history length
---       then per record 10: id, version, outcome, rule, reason, service, wake_at, closed (0|1), number of sends,
---       and per send 3: destination, score in its wait queue, routing key ('' keeps the pinned one)
+--       then per record 11: id, version, outcome, rule, reason, service, wake_at, closed (0|1), parked (0|1),
+--       suspended_until, number of sends, and per send 3: destination, score in its wait queue, routing key ('' keeps the pinned one)
 -- Returns the number of records put down; the others have newer news and are due again.
 local record_prefix, wait_prefix = ARGV[2], ARGV[3]
 local at, count = 5, 0
 while at < #ARGV do
   local id, version, outcome, rule, reason = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
-  local service, wake_at, closed, sends = ARGV[at + 6], ARGV[at + 7], ARGV[at + 8], tonumber(ARGV[at + 9])
-  local first_send = at + 9
+  local service, wake_at, closed, parked = ARGV[at + 6], ARGV[at + 7], ARGV[at + 8], ARGV[at + 9]
+  local suspended_until, sends = ARGV[at + 10], tonumber(ARGV[at + 11])
+  local first_send = at + 11
   at = first_send + sends * 3
   local key = record_prefix .. id
   redis.call('ZREM', KEYS[2], '\n\n' .. id)
@@ -28,7 +29,8 @@ while at < #ARGV do
       waits[#waits + 1] = destination
     end
     redis.call('HSET', key, 'outcome', outcome, 'rule', rule, 'reason', reason, 'service', service,
-      'waits', table.concat(waits, '\n'))
+      'waits', table.concat(waits, '\n'), 'suspended_until', suspended_until)
+    if parked == '1' then redis.call('ZADD', KEYS[5], ARGV[1], id) else redis.call('ZREM', KEYS[5], id) end
     if wake_at ~= '0' then redis.call('ZADD', KEYS[1], 'LT', wake_at, id) end
     if outcome ~= 'pending' and outcome ~= f[3] then
       redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'id', id, 'at', ARGV[1], 'version', version,

@@ -1,5 +1,5 @@
 -- settle: put down how sends ended and give their leases back.
--- KEYS  1 due  2 this worker's leases  3 dead letters  4 history
+-- KEYS  1 due  2 this worker's leases  3 dead letters  4 history  5 parked
 -- ARGV  1 now  2 prefix of records  3 repair after (ms)  4 lifetime of a closed record (ms)  5 history length
 --       then per send 13: id, destination, fence, result (delivered|again|refused|released), state told,
 --       version told, version claimed, outcome of that version, closed (0|1), wake_at, not_before,
@@ -44,6 +44,7 @@ for at = 5, #ARGV - 1, 13 do
         redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'id', id, 'at', ARGV[1], 'version', version,
           'outcome', outcome, 'destination', destination, 'state', state, 'reason', detail)
       end
+      if outcome == 'dead_lettered' then redis.call('ZADD', KEYS[5], ARGV[1], id) end
       if wake_at ~= '0' then redis.call('ZADD', KEYS[1], 'LT', wake_at, id) end
       if closed == '1' then redis.call('PEXPIRE', key, ARGV[4]) end
     else

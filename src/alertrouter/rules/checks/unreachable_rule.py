@@ -1,0 +1,115 @@
+"""A rule that no alert ever reaches, because an earlier rule of its set takes all that it would match.
+
+The first rule that matches is the only one that acts. The check compares the conditions as they are written: the earlier
+rule has none, or the same one, or one that holds wherever the later one does. It stays silent where it cannot be sure.
+Rules that end by themselves, such as suppressions, hide nothing: what stands below them is reached when they have ended.
+
+    - rule: disk-warning
+      when: event.custom_details.percent > 80
+      then: {severity: warning}
+    - rule: disk-critical            # never reached: put it first
+      when: event.custom_details.percent > 90
+      then: {severity: critical}
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator
+
+from alertrouter.rules.condition import Condition
+from alertrouter.rules.finding import Finding, PlacedRule, RulesDirectory, finding_of
+from alertrouter.rules.logic import implies, meaning
+from alertrouter.rules.syntax import Compare, Exists, Joined, Literal, Matches, Node, Not, Path, walk
+
+ID = "unreachable-rule"
+
+
+def find(directory: RulesDirectory) -> Iterator[Finding]:
+    for rules in directory.sets():
+        yield from _in_set(rules)
+
+
+def _in_set(rules: tuple[PlacedRule, ...]) -> Iterator[Finding]:
+    takes_all: PlacedRule | None = None
+    earlier = _Earlier()
+    for placed in rules:
+        rule = placed.rule
+        if rule.disabled:
+            continue
+        hidden_by = [takes_all] if takes_all else earlier.hiding(rule.conditions)
+        if hidden_by:
+            names = " and ".join(f"`{each.rule.name}` at {each.rule.place}" for each in hidden_by)
+            message = f"`{rule.name}` is never reached: all that it would match is taken by {names}"
+            remedy = "move it above, or remove it"
+            yield finding_of(placed.document.problem(placed.at("rule"), message, ID), remedy=remedy)
+        elif _ends(placed):
+            continue
+        elif rule.conditions:
+            earlier.add(placed)
+        else:
+            takes_all = placed
+
+
+def _ends(placed: PlacedRule) -> bool:
+    return placed.rule.actions.suppress is not None or placed.rule.actions.drop is not None
+
+
+class _Earlier:
+    """Conditions seen so far, found by what another condition must hold to imply one: sets may have thousands."""
+
+    def __init__(self) -> None:
+        self.by_clue: dict[Hashable, list[tuple[Node, PlacedRule]]] = defaultdict(list)
+
+    def add(self, placed: PlacedRule) -> None:
+        for condition in placed.rule.conditions:
+            for clue in _clues(condition.tree):
+                self.by_clue[clue].append((condition.tree, placed))
+
+    def hiding(self, conditions: tuple[Condition, ...]) -> list[PlacedRule]:
+        """The rules that together take all these conditions would; none where one of them is left over."""
+        found: dict[str, PlacedRule] = {}
+        for condition in conditions:
+            candidates = (each for trait in _traits(condition.tree) for each in self.by_clue.get(trait, ()))
+            hiding = next((placed for tree, placed in candidates if implies(condition.tree, tree)), None)
+            if hiding is None:
+                return []
+            found[hiding.rule.name] = hiding
+        return list(found.values())
+
+
+def _clues(broad: Node) -> frozenset[Hashable]:
+    """Traits of which every condition that implies `broad` has one."""
+    match broad:
+        case Joined("and", parts):
+            return _clues(parts[0])
+        case Joined("or", parts):
+            return frozenset().union(*map(_clues, parts))
+        case Not():
+            return frozenset({"not"})
+        case Exists(path=path):
+            return frozenset({meaning(path)})
+    exact = _whole_text(broad)
+    if exact is not None:
+        return frozenset({exact})
+    match broad:
+        case Compare(operator=">" | ">=" | "<" | "<=", left=Path() as path) | Matches(left=Path() as path):
+            return frozenset({meaning(path)})
+    return frozenset({meaning(broad)})
+
+
+def _traits(narrow: Node) -> frozenset[Hashable]:
+    traits: set[Hashable] = set()
+    for node in walk(narrow):
+        traits |= {meaning(node), "not" if isinstance(node, Not) else _whole_text(node)}
+    return frozenset(traits)
+
+
+def _whole_text(node: Node) -> Hashable:
+    """The same for all tests that one path is, in some casing, one text. None for other tests."""
+    match node:
+        case Compare("==", Path() as path, Literal(value=str(text))) | Matches(
+            False, _, Path() as path, Literal(value=str(text))
+        ):
+            return "text", meaning(path), text.casefold()
+    return None

@@ -1,0 +1,115 @@
+"""What rules do over time: drop, suspend, thresholds, windows that end, and rules that change."""
+
+from __future__ import annotations
+
+from alertrouter.record import Outcome
+from tests.alerts import HOUR, MINUTE, SECOND, make_alert
+from tests.service.conftest import Rig
+
+TRIGGER, RESOLVE = ("trigger", "d"), ("resolve", "d")
+
+
+MUTE = "then: {suppress: true, reason: m, expires: 2099-01-01}"
+
+
+def globally(*rules: str) -> dict[str, str]:
+    """A global.yaml with these rules, each written as the members of a mapping."""
+    written = "".join(f"    - {{rule: r{number}, owner: o, {rule}}}\n" for number, rule in enumerate(rules))
+    return {"global.yaml": f"sets:\n  start:\n{written or '    []'}\ncatch_all: {{}}\n"}
+
+
+async def outcome_of(rig: Rig, fingerprint: str = "f00d") -> Outcome:
+    record = await rig.store.record(make_alert(fingerprint).id)
+    assert record is not None
+    return record.outcome
+
+
+async def test_dropped_is_on_record_and_not_sent(rig: Rig) -> None:
+    rig.change_rules(globally("then: {drop: true, reason: noise, expires: 2099-01-01}"))
+    await rig.hear(make_alert())
+    assert (await outcome_of(rig), rig.sent) == (Outcome.DROPPED, [])
+    assert (await rig.store.history(1))[0]["reason"] == "noise"
+
+
+async def test_a_rule_can_close_what_was_opened(rig: Rig) -> None:
+    await rig.hear(make_alert())
+    rig.change_rules(globally("when: event.severity == 'info', then: {event_action: resolve}"))
+    await rig.hear(make_alert(severity="info"))
+    assert rig.sent == [TRIGGER, RESOLVE]
+
+
+async def test_suspended_waits_and_then_pages(rig: Rig) -> None:
+    rig.change_rules(globally("then: {suspend: 5m}"))
+    await rig.hear(make_alert())
+    await rig.settle(4 * MINUTE)
+    await rig.hear(make_alert(severity="error"))
+    await rig.settle(59 * SECOND)
+    assert rig.sent == []
+    await rig.settle(SECOND)
+    assert rig.sent == [TRIGGER], "news did not restart the wait"
+
+
+async def test_resolved_in_suspension_pages_nobody(rig: Rig) -> None:
+    rig.change_rules(globally("then: {suspend: 5m}"))
+    await rig.hear(make_alert())
+    await rig.hear(make_alert(status="resolved", ended=rig.clock.advance(MINUTE)))
+    await rig.settle(HOUR)
+    assert (rig.sent, await outcome_of(rig)) == ([], Outcome.CANCELLED_IN_SUSPEND)
+
+
+async def test_a_threshold_pages_from_its_count_on(rig: Rig) -> None:
+    rig.change_rules(globally("when: trigger_count over 5 minutes > 3, then: {annotate: flood}", MUTE))
+    for number in range(6):
+        await rig.hear(make_alert(str(number)))
+        await rig.hear(make_alert(str(number)))  # a suppressed one heard again is another version, counted
+        rig.clock.advance(SECOND)
+    outcomes = [await outcome_of(rig, str(number)) for number in range(6)]
+    assert outcomes == [Outcome.SUPPRESSED, Outcome.DELIVERED] + [Outcome.DELIVERED] * 4
+
+
+async def test_a_resetting_threshold_is_true_once_per_count(rig: Rig) -> None:
+    rig.change_rules(globally("when: resetting_trigger_count over 5 minutes >= 3, then: {annotate: third}", MUTE))
+    for number in range(9):
+        await rig.hear(make_alert(str(number)))
+    sent = [str(call.event["dedup_key"]).removeprefix("alertmanager:") for call in rig.sandbox.events]
+    assert sent == ["2", "5", "8"]
+
+
+async def test_what_still_fires_when_its_window_ends_is_paged(rig: Rig) -> None:
+    # the clock stands at Sunday 03:00 UTC
+    rig.change_rules(globally(f"when: 'now in Sun 02:00:00 to 04:00:00 Etc/UTC', {MUTE}"))
+    await rig.hear(make_alert())
+    await rig.settle(59 * MINUTE)
+    assert rig.sent == []
+    await rig.settle(2 * MINUTE)
+    assert rig.sent == [TRIGGER]
+
+
+async def test_a_suppression_that_expires_lets_what_still_fires_page(rig: Rig) -> None:
+    rig.change_rules(globally("then: {suppress: true, reason: m, expires: 2027-01-10T05:00:00Z}"))
+    await rig.hear(make_alert())
+    await rig.settle(HOUR)
+    assert rig.sent == []
+    await rig.settle(HOUR + MINUTE)
+    assert rig.sent == [TRIGGER]
+
+
+async def test_other_rules_page_what_the_old_ones_kept(rig: Rig) -> None:
+    rig.change_rules(globally(MUTE))
+    await rig.hear(make_alert("muted"))
+    rig.change_rules(globally("then: {suspend: 1h}"))
+    await rig.hear(make_alert("held"))
+    rig.change_rules(globally())
+    rig.worker.rejudge()
+    await rig.settle(SECOND)
+    assert sorted(str(call.event["dedup_key"]) for call in rig.sandbox.events) == [
+        "alertmanager:held",
+        "alertmanager:muted",
+    ]
+
+
+async def test_a_maintenance_window_after_the_page_does_not_keep_the_resolve(rig: Rig) -> None:
+    await rig.hear(make_alert())
+    rig.change_rules(globally("then: {drop: true, reason: m, expires: 2099-01-01}"))
+    await rig.hear(make_alert(status="resolved", ended=rig.clock.advance(MINUTE)))
+    assert rig.sent == [TRIGGER, RESOLVE]
