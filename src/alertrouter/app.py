@@ -19,6 +19,7 @@ from alertrouter.destinations.pagerduty import PagerDutyClient
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
 from alertrouter.rules.load import load_rules
 from alertrouter.rules.model import Ruleset
+from alertrouter.rules.revision import git_revision
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
 from alertrouter.store.clock import RedisClock
@@ -53,9 +54,7 @@ class Service:
         self._clock = clock
         self.store = store
         self._loaded = look(settings.rules)
-        self.rules = _active(load_rules(settings.rules), settings, environ)
-        telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(1)
-        telemetry.RULES_LAST_RELOAD_TIMESTAMP.set(time())
+        self.rules = self._put_in_force(load_rules(settings.rules))
         self.worker = Worker(
             store,
             pagerduty,
@@ -76,29 +75,55 @@ class Service:
         self.worker.wake()
         return outcomes
 
-    async def reload(self) -> str:
-        """Load the rules anew and put them in force whole, or raise RulesInvalid and keep the old ones."""
+    async def reload(self) -> Ruleset:
+        """Load the rules anew and put them in force, or raise RulesInvalid and keep the old ones."""
         try:
             # thousands of rules take seconds to load, and alerts keep coming
-            ruleset = await asyncio.to_thread(load_rules, self._settings.rules)
+            ruleset = await asyncio.to_thread(load_rules, self._settings.rules, self.rules.ruleset)
         except RulesInvalid as error:
             telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(0)
             _log.error("rules not reloaded; the old ones stay in force", errors=error.problems)
             raise
-        telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(1)
-        telemetry.RULES_LAST_RELOAD_TIMESTAMP.set(time())
         changed = ruleset.version != self.rules.ruleset.version
-        self.rules = _active(ruleset, self._settings, self._environ)
+        self.rules = self._put_in_force(ruleset)
         if changed:
             _log.info("rules reloaded", version=ruleset.version)
             self.worker.rejudge()
-        return ruleset.version
+        return ruleset
+
+    async def reloaded(self) -> Mapping[str, object]:
+        """Reload, and say what is in force now."""
+        ruleset = await self.reload()
+        quarantined = [{"service": service, "errors": list(errors)} for service, errors in ruleset.quarantined.items()]
+        return {"version": ruleset.version, "quarantined": quarantined}
+
+    def _put_in_force(self, ruleset: Ruleset) -> ActiveRules:
+        """The rules with the keys behind their destinations; metrics and log say which they are."""
+        telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(1)
+        telemetry.RULES_LAST_RELOAD_TIMESTAMP.set(time())
+        telemetry.RULES_INFO.clear()
+        telemetry.RULES_INFO.labels(ruleset.version, git_revision(self._settings.rules)).set(1)
+        telemetry.RULES_QUARANTINED.set(len(ruleset.quarantined))
+        for service, errors in ruleset.quarantined.items():
+            _log.error("a service's file is faulty and set aside", service=service, errors=errors)
+        return _active(ruleset, self._settings, self._environ)
+
+    def warnings(self) -> Sequence[str]:
+        """What is wrong though alerts are accepted, and what to do."""
+        return [
+            f"services/{service}.yaml is faulty and set aside ({errors[0]}); mend it, `alertrouter check` lists all"
+            for service, errors in self.rules.ruleset.quarantined.items()
+        ]
 
     async def keep_rules(self) -> None:
         """Reload whenever the files change."""
         async for _ in changes(self._settings.rules, self._loaded):
             with suppress(RulesInvalid):  # said, counted, and shown by the metric
                 await self.reload()
+
+    async def backlog(self) -> dict[str, int]:
+        """Sizes of the queues now. Raises StoreUnavailable."""
+        return await self.store.backlog(self._clock())
 
     async def missing(self) -> Sequence[str]:
         """What keeps the service from accepting alerts."""
@@ -117,9 +142,9 @@ class Service:
         webhooks = Webhooks(self.accept, tokens, settings.max_body_bytes)
         operations = Operations(
             missing=self.missing,
-            warnings=list,
-            backlog=self.store.backlog,
-            reload=self.reload,
+            warnings=self.warnings,
+            backlog=self.backlog,
+            reload=self.reloaded,
             tokens=tokens,
         )
         api = Api(record=self.store.record, history=self.store.history, tokens=tokens)

@@ -63,9 +63,18 @@ RULES_LAST_RELOAD_TIMESTAMP = Gauge(
     "When the active rules were loaded.",
     registry=REGISTRY,
 )
+RULES_INFO = Gauge(
+    "alertrouter_rules_info",
+    "1 for the rules in force: hash of their files, and the git commit they came from.",
+    ["version", "revision"],
+    registry=REGISTRY,
+)
+RULES_QUARANTINED = Gauge(
+    "alertrouter_rules_quarantined_services", "Services whose file is faulty and set aside.", registry=REGISTRY
+)
 QUEUE = Gauge(
     "alertrouter_queue_records",
-    "Records due to be judged, waiting to be sent, and dead-lettered.",
+    "Records due to be judged, scheduled for later, waiting to be sent, leased to a worker, and dead-lettered.",
     ["queue"],
     registry=REGISTRY,
 )

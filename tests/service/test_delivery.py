@@ -171,7 +171,7 @@ async def test_a_400_is_a_dead_letter_with_pagerdutys_words_and_no_duplicate(rig
     await rig.hear(make_alert())
     record = await rig.store.record(make_alert().id)
     assert record is not None and record.outcome is Outcome.DEAD_LETTERED
-    assert (await rig.store.backlog())["dead_letters"] == 1
+    assert (await rig.store.backlog(rig.clock()))["dead_letters"] == 1
     assert "Event object is invalid" in (await rig.store.history(1))[0]["reason"]
     await rig.settle(HOUR)
     assert rig.sent == [], "the same bytes are not tried again"

@@ -29,7 +29,7 @@ async def idle(client: Client) -> None:
     """Wait until nothing accepted is under way."""
 
     async def nothing_left() -> bool:
-        backlog = await client.service.store.backlog()
+        backlog = await client.service.backlog()
         return backlog["due"] == backlog["waiting"] == backlog["leased"] == 0
 
     await until(nothing_left)
@@ -122,7 +122,7 @@ async def test_what_cannot_be_understood_is_answered_with_a_reason(
     status, answer = await client.post(PATH, body, headers)
     assert status == expected
     assert 0 < len(str(answer["error"])) < 200
-    assert (await client.service.store.backlog())["due"] == 0
+    assert (await client.service.backlog())["due"] == 0
     assert (await client.post(PATH, alertmanager_body(alertmanager_alert())))[0] == 202, "it goes on serving"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,3 +116,34 @@ async def test_nothing_is_lost_while_rules_change_and_break(client: Client, sand
     details = [call.event["payload"]["custom_details"] for call in events]
     assert {detail["n"] for detail in details} == accepted
     assert {detail["team"] for detail in details} == {"team-payments", "team-discovery"}
+
+
+async def test_one_broken_service_file_is_set_aside_alone(client: Client, sandbox: Sandbox, rules: Path) -> None:
+    version = client.service.rules.ruleset.version
+    broken = "service: payment-service\nteam: ["
+    changed = "service: search-service\nteam: team-new\n"
+    write_rules(rules, {"services/payment-service.yaml": broken, "services/search-service.yaml": changed})
+    await until(lambda: client.service.rules.ruleset.version != version, within_s=2)
+    status, answer = await client.post("/-/reload")
+    assert status == 200
+    quarantined: Any = answer["quarantined"]
+    assert [entry["service"] for entry in quarantined] == ["payment-service"]
+    assert "services/payment-service.yaml:3:1" in quarantined[0]["errors"][0]
+    assert "alertrouter_rules_quarantined_services 1.0" in (await client.get("/metrics"))[1]
+    ready, text = await client.get("/-/ready")
+    assert ready == 200 and "services/payment-service.yaml" in text
+
+    await client.post(PATH, alertmanager_body(alertmanager_alert(), alertmanager_alert(service="search")))
+    events = await sandbox.wait_for(lambda events: len(events) == 2)
+    teams = {call.event["payload"]["custom_details"]["team"] for call in events}
+    assert teams == {"team-payments", "team-new"}, "its last good version stays in force, the others are new"
+
+
+async def test_a_service_file_broken_at_a_cold_start_pages_through_the_catch_all(
+    settings: Settings, sandbox: Sandbox, rules: Path
+) -> None:
+    write_rules(rules, {"services/payment-service.yaml": "service: payment-service\nteam: ["})
+    async with serving(settings) as client:
+        await client.post(PATH, alertmanager_body(alertmanager_alert()))
+        [call] = await sandbox.wait_for(lambda events: len(events) == 1)
+    assert call.event["payload"]["custom_details"]["alertrouter"]["quarantined"] == "payment-service"

@@ -83,7 +83,7 @@ async def test_what_is_news(case: Case, store: AlertStore) -> None:
 
     record = await store.record(case.then.id)
     assert record is not None
-    due = (await store.backlog())["due"]
+    due = (await store.backlog(2 * NIGHT))["due"]
     if isinstance(case.expected, News):
         assert (record.version, record.outcome, due) == (2, Outcome.PENDING, 1)
         assert record.alert == case.then
@@ -149,7 +149,7 @@ async def test_one_batch_tells_its_own_duplicates(store: AlertStore) -> None:
     kinds = await store.accept(batch, NIGHT)
     assert kinds[:100] == [News.NEW] * 100
     assert kinds[100:] == [Accepted.DUPLICATE] * 900
-    assert (await store.backlog())["due"] == 100
+    assert (await store.backlog(2 * NIGHT))["due"] == 100
 
 
 async def test_the_same_fingerprint_of_two_senders_is_two_alerts(store: AlertStore) -> None:

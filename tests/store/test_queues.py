@@ -88,7 +88,7 @@ async def test_a_late_settlement_is_fenced_and_leaves_the_state_unsure(make_stor
     after = await alive.record(claim.record.id)
     assert after is not None
     assert after.told_of(PAGERDUTY).unsure == NIGHT + 12 * SECOND
-    assert (await alive.backlog())["due"] == 1, "it has to be repaired"
+    assert (await alive.backlog(2 * NIGHT))["due"] == 1, "it has to be repaired"
 
 
 async def test_news_while_judging_is_judged_again(store: AlertStore) -> None:
@@ -107,7 +107,7 @@ async def test_news_takes_a_waiting_send_back(store: AlertStore) -> None:
     await store.judged([to_send(record)], NIGHT)
     await store.accept([make_alert(status="resolved")], NIGHT + 1)
     assert (await store.claim_sends(NIGHT + 1, 10, 0))[0] == []
-    assert await store.backlog() == {"due": 1, "waiting": 0, "leased": 0, "dead_letters": 0}
+    assert await store.backlog(2 * NIGHT) == {"due": 1, "scheduled": 0, "waiting": 0, "leased": 0, "dead_letters": 0}
 
 
 async def test_news_while_sending_makes_the_record_due_when_settled(store: AlertStore) -> None:
@@ -157,7 +157,7 @@ async def test_a_refused_send_is_kept_with_its_words(store: AlertStore) -> None:
     record = await store.record(claim.record.id)
     assert record is not None
     assert (record.outcome, record.told_of(PAGERDUTY).dead) == (Outcome.DEAD_LETTERED, 1)
-    assert await store.backlog() == {"due": 0, "waiting": 0, "leased": 0, "dead_letters": 1}
+    assert await store.backlog(2 * NIGHT) == {"due": 0, "scheduled": 0, "waiting": 0, "leased": 0, "dead_letters": 1}
     assert (await store.history(1))[0]["reason"] == words
 
 

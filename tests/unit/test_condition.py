@@ -9,6 +9,7 @@ import pytest
 
 from alertrouter.rules.closures import SUBJECT_BYTES
 from alertrouter.rules.condition import compile_condition
+from alertrouter.rules.moment import Moment
 from alertrouter.rules.syntax import Compare, Joined, Matches, Not, Path, parse
 
 PAYLOAD: dict[str, Any] = {
@@ -135,12 +136,12 @@ VECTORS = [
 
 @pytest.mark.parametrize(("condition", "expected"), VECTORS)
 def test_says(condition: str, expected: bool) -> None:
-    assert compile_condition(condition).holds(VIEW, NOON) is expected
+    assert compile_condition(condition).holds(VIEW, Moment(NOON)) is expected
 
 
 @pytest.mark.parametrize(("condition", "expected"), VECTORS)
 def test_the_explanation_agrees(condition: str, expected: bool) -> None:
-    outcome = compile_condition(condition).evaluate(VIEW, NOON)
+    outcome = compile_condition(condition).evaluate(VIEW, Moment(NOON))
     assert outcome.holds is expected
     assert outcome.why
 
@@ -216,7 +217,7 @@ DAYLIGHT_SAVING = [
 @pytest.mark.parametrize(("utc", "expected"), DAYLIGHT_SAVING)
 def test_a_schedule_goes_by_the_clock_on_the_wall(utc: str, expected: bool) -> None:
     condition = compile_condition("now in Sun 01:30:00 to 03:15:00 America/New_York")
-    assert condition.holds({}, at(f"{utc}:00")) is expected
+    assert condition.holds({}, Moment(at(f"{utc}:00"))) is expected
 
 
 @pytest.mark.parametrize(
@@ -234,21 +235,23 @@ def test_a_schedule_goes_by_the_clock_on_the_wall(utc: str, expected: bool) -> N
     ],
 )
 def test_a_schedule_starts_on_its_days_and_may_end_on_the_next(schedule: str, utc: str, expected: bool) -> None:
-    assert compile_condition(f"now in {schedule} Etc/UTC").holds({}, at(utc)) is expected
+    assert compile_condition(f"now in {schedule} Etc/UTC").holds({}, Moment(at(utc))) is expected
 
 
 def test_matches_looks_at_the_first_64_kib_only() -> None:
     condition = compile_condition("event.summary matches part 'needle'")
-    assert condition.holds({"event": {"summary": "x" * (SUBJECT_BYTES - 6) + "needle"}}, 0)
-    assert not condition.holds({"event": {"summary": "x" * (SUBJECT_BYTES - 5) + "needle"}}, 0)
+    assert condition.holds({"event": {"summary": "x" * (SUBJECT_BYTES - 6) + "needle"}}, Moment(0))
+    assert not condition.holds({"event": {"summary": "x" * (SUBJECT_BYTES - 5) + "needle"}}, Moment(0))
     # cut in the middle of a character, which is then not there
-    assert compile_condition("event.summary matches regex 'ä$'").holds({"event": {"summary": "ä" * SUBJECT_BYTES}}, 0)
+    assert compile_condition("event.summary matches regex 'ä$'").holds(
+        {"event": {"summary": "ä" * SUBJECT_BYTES}}, Moment(0)
+    )
 
 
 def test_and_and_or_stop_at_what_decides_them() -> None:
-    assert compile_condition("true or 2 > 'two'").evaluate({}, 0).warnings == ()
-    assert compile_condition("false and 2 > 'two'").evaluate({}, 0).warnings == ()
-    assert compile_condition("true and 2 > 'two'").evaluate({}, 0).warnings == (
+    assert compile_condition("true or 2 > 'two'").evaluate({}, Moment(0)).warnings == ()
+    assert compile_condition("false and 2 > 'two'").evaluate({}, Moment(0)).warnings == ()
+    assert compile_condition("true and 2 > 'two'").evaluate({}, Moment(0)).warnings == (
         "`2 > 'two'` compares a number with text",
     )
 
@@ -279,7 +282,7 @@ def test_and_and_or_stop_at_what_decides_them() -> None:
     ],
 )
 def test_names_what_decided_it_with_the_values_seen(condition: str, why: str) -> None:
-    assert compile_condition(condition).evaluate(VIEW, NOON).why == why
+    assert compile_condition(condition).evaluate(VIEW, Moment(NOON)).why == why
 
 
 @pytest.mark.parametrize(
@@ -294,11 +297,11 @@ def test_names_what_decided_it_with_the_values_seen(condition: str, why: str) ->
     ],
 )
 def test_warns_of_what_makes_no_sense(condition: str, warning: str) -> None:
-    assert compile_condition(condition).evaluate(VIEW, NOON).warnings == (warning,)
+    assert compile_condition(condition).evaluate(VIEW, Moment(NOON)).warnings == (warning,)
 
 
 def test_an_explanation_stays_short_and_in_one_line() -> None:
     view = {"event": {"summary": "line\n" * 10_000}}
-    outcome = compile_condition(" or ".join(["event.summary == 'x'"] * 60)).evaluate(view, 0)
+    outcome = compile_condition(" or ".join(["event.summary == 'x'"] * 60)).evaluate(view, Moment(0))
     assert len(outcome.why) <= 400
     assert "\n" not in outcome.why

@@ -60,8 +60,6 @@ MISTAKES = [
         "`variables` are set by a rule's actions, after its conditions; test the field they are taken from",
     ),
     ("cache_var.x == 'a'", 1, "cache variables are not supported yet"),
-    ("true and trigger_count over 5 minutes > 3", 10, "`trigger_count` is not supported yet"),
-    ("resetting_trigger_count over 5 minutes > 3", 1, "`resetting_trigger_count` is not supported yet"),
     (
         "event.custom_details.namespace == 'x'",
         22,

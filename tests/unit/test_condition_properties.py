@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from alertrouter.rules.condition import ConditionError, compile_condition
+from alertrouter.rules.moment import Moment
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
@@ -56,7 +57,7 @@ CONDITIONS = st.recursive(
 def test_evaluation_never_fails_and_its_words_agree_with_it(condition: str, raw: dict[str, Any], now: int) -> None:
     compiled = compile_condition(condition)
     view = {"event": {}, "raw_event": raw}
-    assert compiled.evaluate(view, now).holds is compiled.holds(view, now)
+    assert compiled.evaluate(view, Moment(now)).holds is compiled.holds(view, Moment(now))
 
 
 def nested(depth: int) -> Any:
@@ -77,7 +78,7 @@ def nested(depth: int) -> Any:
 def test_evaluation_takes_whatever_python_calls_json(value: Any, test: str) -> None:
     condition = compile_condition(f"raw_event.a {test}")
     view = {"raw_event": {"a": value}}
-    assert condition.evaluate(view, 0).holds is condition.holds(view, 0)
+    assert condition.evaluate(view, Moment(0)).holds is condition.holds(view, Moment(0))
 
 
 def problem_with(text: str) -> ConditionError | None:

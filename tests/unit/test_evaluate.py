@@ -271,6 +271,46 @@ def test_the_alert_itself_stays_as_it_was(decide: Any, tmp_path: Path) -> None:
     assert alert == make_alert(severity="warning", service="shop")
 
 
+HOLD_BACK = "reason: known, expires: 2027-03-31"
+
+
+def test_a_drop_is_the_end_and_no_router_is_asked(decide: Any) -> None:
+    text = rules(f"away | true | {{drop: true, {HOLD_BACK}, annotate: seen}}")
+    decision = decide({"global.yaml": text}, service="shop")
+    assert (decision.verdict, decision.rule, decision.reason) == (Verdict.DROP, "away", "known")
+    assert (decision.service, decision.destinations) == ("", ())
+    assert [each.orchestration for each in decision.trace] == ["global"]
+    assert decide({"global.yaml": text}, now=APRIL, service="shop").verdict is Verdict.DELIVER
+
+
+def test_a_drop_wins_over_a_suppression_before_it(decide: Any) -> None:
+    text = rules(
+        f"quiet | true | {{suppress: true, {HOLD_BACK}, route_to: more}}",
+        more=f"away | true | {{drop: true, {HOLD_BACK}}}",
+    )
+    assert decide({"global.yaml": text}, service="shop").verdict is Verdict.DROP
+
+
+def test_an_expired_drop_says_so(decide: Any) -> None:
+    decision = decide({"global.yaml": rules(f"away | | {{drop: true, {HOLD_BACK}}}")}, now=APRIL, service="shop")
+    assert decision.trace[0].why == "its drop expired on 2027-04-01 00:00:00 Etc/UTC, so it is passed over"
+
+
+def test_what_a_rule_says_of_time_action_and_escalation_is_overridden_by_a_later_one(decide: Any) -> None:
+    first = "{suspend: 5m, event_action: resolve, escalation_policy: everyone, custom_fields: {a: 1, b: 1}}"
+    last = "{suspend: 1h, event_action: trigger, escalation_policy: two, custom_fields: {b: 2}}"
+    once = decide({"global.yaml": rules(f"first | | {first}")}, service="shop")
+    twice = decide(
+        {"global.yaml": rules(f"first | | {first}"), "services/shop.yaml": rules(f"last | | {last}")}, service="shop"
+    )
+
+    def said(decision: Decision) -> Any:
+        return decision.suspend_ms, decision.event_action, decision.escalation_policy, decision.custom_fields
+
+    assert said(once) == (300_000, "resolve", "everyone", {"a": 1, "b": 1})
+    assert said(twice) == (3_600_000, "trigger", "two", {"a": 1, "b": 2})
+
+
 SHIPPED = Path(__file__).parents[2] / "rules"
 
 

@@ -1,4 +1,4 @@
-"""`alertrouter explain` and `alertrouter check`, as a person or a script calls them."""
+"""`alertrouter explain`, as a person or a script calls it."""
 
 from __future__ import annotations
 
@@ -160,40 +160,3 @@ def test_explain_says_what_it_could_not_do(words: tuple[str, ...], body: Any, co
     result = run("explain", *words, body=body)
     assert result.exit_code == code
     assert words_back in result.output
-
-
-def test_check_finds_the_shipped_rules_in_order() -> None:
-    result = run("check", RULES)
-    assert result.exit_code == 0
-    assert result.stdout.startswith(f"{RULES}: no problems in 12 rules and 5 services (version ")
-
-
-def test_check_prints_every_problem(tmp_path: Path) -> None:
-    fill(tmp_path, {"router.yaml": "catch_al: {}\n", "global.yaml": "set: {}\n"})
-    result = run("check", str(tmp_path))
-    assert result.exit_code == 1
-    assert result.stdout.splitlines()[:2] == [
-        f"{tmp_path}/global.yaml:1:1: unknown key `set`; did you mean `sets`?",
-        f"{tmp_path}/router.yaml:1:1: `catch_all` is missing; "
-        "write `catch_all: {route_to: unrouted}`, so that what no rule wants still pages",
-    ]
-
-
-def test_check_speaks_json(tmp_path: Path) -> None:
-    fill(tmp_path, {"router.yaml": "catch_all: {route_to: unrouted}\n"})
-    fine = run("check", "-o", "json", str(tmp_path))
-    assert fine.exit_code == 0
-    assert json.loads(fine.stdout)["problems"] == []
-    assert json.loads(fine.stdout)["version"]
-    fill(tmp_path, {"global.yaml": "set: {}\n"})
-    faulty = run("check", "-o", "json", str(tmp_path))
-    assert faulty.exit_code == 1
-    message = "unknown key `set`; did you mean `sets`?"
-    assert json.loads(faulty.stdout) == {
-        "version": None,
-        "problems": [{"file": f"{tmp_path}/global.yaml", "line": 1, "column": 1, "message": message}],
-    }
-
-
-def test_check_of_nothing_is_wrong_usage() -> None:
-    assert run("check", "nowhere").exit_code == 2

@@ -12,6 +12,7 @@ from alertrouter.alert import Link, Severity
 from alertrouter.errors import RulesInvalid
 from alertrouter.rules.load import load_config, load_rules, read_rules
 from alertrouter.rules.model import START, Actions, KeyReference, Ruleset, Suppression
+from alertrouter.rules.templates import read_template
 from tests.rules.test_wrong_files import fill
 
 ROUTER = "catch_all: {route_to: unrouted}\n"
@@ -109,7 +110,7 @@ catch_all: {severity: info}
         severity=Severity.WARNING,
         priority="P3",
         suppress=Suppression("team-sre", "noise", APRIL),
-        annotate=("one", "two"),
+        annotate=(read_template("one"), read_template("two")),
         links=(Link("https://wiki.example.org/noise"),),
         details={"impact": "none", "parts": [1, 2.5, None]},
     )

@@ -1,41 +1,105 @@
-"""`alertrouter check`: is the rules directory fit to be served?"""
+"""`alertrouter check`: is the rules directory fit to be served, and does it do what it seems to say?"""
 
 from __future__ import annotations
 
-import json
+import re
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from alertrouter import __version__
+from alertrouter.rules.check import check, pages
+from alertrouter.rules.document import Document
+from alertrouter.rules.finding import Finding, Gravity, RulesDirectory, finding_of
+from alertrouter.rules.finding_formats import as_github, as_json, as_sarif
 from alertrouter.rules.load import Reading, read_rules
+
+#: What a rule's name is made of.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
 
 
 @click.command("check")
 @click.argument(
     "rules", type=click.Path(exists=True, file_okay=False, path_type=Path), default="rules", envvar="ALERTROUTER_RULES"
 )
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def command(rules: Path, output: str) -> None:
-    """Load RULES, a directory, and print every problem as file:line:col, what is wrong, what to write instead.
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json", "sarif", "github"]), default="text", show_default=True
+)
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
+@click.option(
+    "--at",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    help="Check as of this time (UTC) instead of now: what will have expired by then?",
+)
+def command(rules: Path, output: str, strict: bool, at: datetime | None) -> None:
+    """Check RULES, a directory, and print every problem as file:line:col, what is wrong, what to write instead.
 
-    Exits with 0 if there is none, 1 if there are some, 2 if there is no such directory.
+    Exits with 0 if there is none, 1 if there are some, 2 if there is no such directory. Warnings alone are no failure
+    unless --strict. Each check, named in parentheses, has a page in docs/checks.
     """
     reading = read_rules(rules)
-    click.echo(_as_json(reading) if output == "json" else _as_text(reading, rules))
-    sys.exit(1 if reading.problems else 0)
+    now = (at.replace(tzinfo=UTC) if at else datetime.now(UTC)).timestamp()
+    findings = _findings(reading, rules, round(now * 1000))
+    match output:
+        case "json":
+            text = as_json(findings, reading.ruleset.version if reading.ruleset else None)
+        case "sarif":
+            text = as_sarif(findings, pages(), __version__)
+        case "github":
+            text = as_github(findings)
+        case _:
+            text = "\n".join([*map(str, findings), *([""] if findings else []), _summary(findings, reading, rules)])
+    click.echo(text, nl=bool(text))
+    failures = [finding for finding in findings if strict or finding.severity is Gravity.ERROR]
+    sys.exit(1 if failures else 0)
 
 
-def _as_json(reading: Reading) -> str:
-    version = reading.ruleset.version if reading.ruleset else None
-    problems = [asdict(problem) for problem in reading.problems]
-    return json.dumps({"version": version, "problems": problems}, indent=2, ensure_ascii=False)
-
-
-def _as_text(reading: Reading, rules: Path) -> str:
+def _findings(reading: Reading, rules: Path, now: int) -> list[Finding]:
+    """What the loader refused and, as far as there are rules, what the checks find in them."""
+    refused = [finding_of(problem) for problem in reading.problems]
     if reading.ruleset is None:
-        return "\n".join([*map(str, reading.problems), "", f"{rules}: {len(reading.problems)} problem(s)"])
+        return refused
+    directory = RulesDirectory(
+        ruleset=reading.ruleset,
+        documents=reading.documents,
+        now=now,
+        tested=_words_of_tests(rules / "tests"),
+        runbooks_missing=frozenset(
+            str(document["runbook"])
+            for document in reading.documents.values()
+            if "runbook" in document and _is_missing(str(document["runbook"]), rules, reading)
+        ),
+    )
+    return sorted([*refused, *check(directory)])
+
+
+def _words_of_tests(tests: Path) -> frozenset[str] | None:
+    """Every word in the tests that may be a rule's name; None where there are no tests."""
+    if not tests.is_dir():
+        return None
+    texts = (path.read_text(encoding="utf-8", errors="replace") for path in tests.rglob("*_test.yaml"))
+    return frozenset(word for text in texts for word in _NAME.findall(text))
+
+
+def _is_missing(runbook: str, rules: Path, reading: Reading) -> bool:
+    """Whether a path is in neither of the places where runbooks are, as far as that can be told from here."""
+    if "://" in runbook:
+        return False
+    places = [rules.resolve().parent, rules]
+    config: Document | None = reading.documents.get("alertrouter.yaml")
+    kept_elsewhere = config is not None and "runbook_base" in config
+    if kept_elsewhere and not any((place / Path(runbook).parts[0]).exists() for place in places):
+        return False
+    return not any((place / runbook).is_file() for place in places)
+
+
+def _summary(findings: Sequence[Finding], reading: Reading, rules: Path) -> str:
+    if reading.ruleset is None:
+        return f"{rules}: {len(findings)} problem(s)"
     orchestrations = reading.ruleset.orchestrations.values()
     count = sum(len(each) for orchestration in orchestrations for each in orchestration.sets.values())
-    return f"{rules}: no problems in {count} rules and {len(reading.ruleset.services)} services (version {reading.ruleset.version})"
+    found = f"{len(findings)} problem(s)" if findings else "no problems"
+    return f"{rules}: {found} in {count} rules and {len(reading.ruleset.services)} services (version {reading.ruleset.version})"

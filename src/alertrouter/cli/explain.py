@@ -22,6 +22,7 @@ from alertrouter.errors import BadPayload, RulesInvalid
 from alertrouter.rules.evaluate import evaluate
 from alertrouter.rules.load import load_rules
 from alertrouter.rules.model import Decision, Ruleset, RuleTrace, Service, Verdict
+from alertrouter.rules.times import Instant
 from alertrouter.sources import PARSERS, ParsedPayload, pagerduty
 
 _ACTIONS = {
@@ -41,12 +42,19 @@ class Explanation:
     decision: Decision
     service: Service | None
     dedup_key: str
+    action: EventAction
     event: dict[str, Any] | None
 
     @property
     def outcome(self) -> str:
         """How the alert would end, as on record in the history."""
-        return "suppressed" if self.decision.verdict is Verdict.SUPPRESS else "delivered"
+        match self.decision.verdict:
+            case Verdict.SUPPRESS:
+                return "suppressed"
+            case Verdict.DROP:
+                return "dropped"
+        triggers = self.action is EventAction.TRIGGER
+        return "suspended" if self.decision.suspend_ms and triggers else "delivered"
 
 
 class _Moment(click.ParamType[int]):
@@ -81,16 +89,18 @@ def command(body: BinaryIO, sender: str, rules: Path, at: int | None, output: st
 
     Nothing is sent or stored: a duplicate is not known as one here.
     """
-    now = at if at is not None else time.time_ns() // 1_000_000
+    now = time.time_ns() // 1_000_000
     try:
-        ruleset = load_rules(rules)
+        ruleset = load_rules(rules, now=now)
         payload = _parse(sender, body.read())
     except RulesInvalid as invalid:
         click.echo("\n".join(["the rules cannot be loaded:", *invalid.problems]), err=True)
         sys.exit(1)
     except BadPayload as bad:
         raise click.BadParameter(f"not understood: {bad.reason}", param_hint="BODY") from None
-    explanations = [_explain(alert, ruleset, now) for alert in payload.alerts]
+    for problem in (each for problems in ruleset.quarantined.values() for each in problems):
+        click.echo(f"quarantined: {problem}", err=True)
+    explanations = [_explain(alert, ruleset, now if at is None else at) for alert in payload.alerts]
     for skipped in payload.skipped:
         click.echo(f"alert {skipped.position + 1} of the body is skipped: {skipped.reason}", err=True)
     for reason in payload.ignored:
@@ -111,11 +121,12 @@ def _explain(alert: Alert, ruleset: Ruleset, now: int) -> Explanation:
     decision = evaluate(alert, ruleset, now, trace=True)
     # Whoever posts events gives PagerDuty's identity himself; for every other sender we make it.
     dedup_key = alert.fingerprint if alert.source == _PAGERDUTY else alert.dedup_key
+    action = EventAction(decision.event_action) if decision.event_action else _ACTIONS[alert.status]
     event = None
     if decision.verdict is Verdict.DELIVER:
-        built = build_event(_ACTIONS[alert.status], _REDACTED, dedup_key, enrich(alert, decision, ruleset))
+        built = build_event(action, _REDACTED, dedup_key, enrich(alert, decision, ruleset))
         event = json.loads(encode_event(built))
-    return Explanation(alert, decision, ruleset.services.get(decision.service), dedup_key, event)
+    return Explanation(alert, decision, ruleset.services.get(decision.service), dedup_key, action, event)
 
 
 def _as_json(explained: Explanation) -> dict[str, Any]:
@@ -131,6 +142,12 @@ def _as_json(explained: Explanation) -> dict[str, Any]:
         "summary": alert.event.summary,
         "rule": decision.rule,
         "reason": decision.reason,
+        "suspend_ms": decision.suspend_ms,
+        "event_action": explained.action.value,
+        "escalation_policy": decision.escalation_policy,
+        "custom_fields": decision.custom_fields,
+        "quarantined": decision.quarantined,
+        "until": decision.until,
         "destinations": decision.destinations,
         "matched": decision.matched,
         "annotations": decision.annotations,
@@ -162,11 +179,23 @@ def _as_text(explained: Explanation) -> Iterator[str]:
 def _verdict(explained: Explanation) -> Iterator[str]:
     decision, service = explained.decision, explained.service
     grade = " ".join(filter(None, (decision.event.severity.value, decision.priority)))
-    if decision.verdict is Verdict.SUPPRESS:
-        yield f"  SUPPRESSED by {decision.rule}: {decision.reason}"
-        yield "  What PagerDuty was told before is still resolved."
-    else:
-        yield f"  DELIVERED as {grade} to {', '.join(decision.destinations)}"
+    match explained.outcome:
+        case "suppressed" | "dropped" as outcome:
+            yield f"  {outcome.upper()} by {decision.rule}: {decision.reason}"
+            yield "  What PagerDuty was told before is still resolved."
+        case "suspended":
+            yield f"  SUSPENDED for {decision.suspend_ms / 1000:g} s, unless it is resolved by then"
+            yield f"  After that DELIVERED as {grade} to {', '.join(decision.destinations)}"
+        case _:
+            yield f"  DELIVERED as {grade} to {', '.join(decision.destinations)}"
+    if decision.event_action:
+        yield f"  sent as a {decision.event_action}, because a rule says so"
+    if decision.until:
+        yield f"  judged anew on {Instant(decision.until)}"
+    if decision.quarantined:
+        yield f"  sent to the catch-all: the file of {decision.quarantined} is faulty"
+    if explained.outcome == "dropped" or (decision.quarantined and service is None):
+        return
     if service is None:
         yield "  service: none, because no rule of the router wanted it"
         return

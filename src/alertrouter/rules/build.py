@@ -12,6 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 
 from alertrouter.alert import Link
+from alertrouter.rules.build_texts import TextBuilder
 from alertrouter.rules.condition import Condition, compile_condition
 from alertrouter.rules.document import Document, Key, Problem
 from alertrouter.rules.model import (
@@ -45,17 +46,17 @@ ROUTER = "router.yaml"
 #: More sets than this in one orchestration are a mistake.
 SETS = 1000
 
-_UNROUTED = frozenset({"severity", "event_action", "enrich"})
+_UNROUTED = frozenset({"severity", "event_action", "variables", "extractions", "enrich"})
 _SERVICE = _UNROUTED | {"priority", "suppress", "suspend", "escalation_policy", "annotate", "custom_fields"}
 _GLOBAL = _SERVICE | {"drop"}
 #: Which actions a rule may take, and which a catch-all, by kind of orchestration: PagerDuty's own table.
-_ALLOWED: Mapping[Kind, tuple[frozenset[str], frozenset[str]]] = {
+ALLOWED: Mapping[Kind, tuple[frozenset[str], frozenset[str]]] = {
     "global": (_GLOBAL | {"route_to"}, _GLOBAL),
-    "router": (frozenset({"route_to"}), frozenset({"route_to"})),
+    "router": (frozenset({"route_to", "dynamic_route_to"}), frozenset({"route_to"})),
     "service": (_SERVICE | {"route_to"}, _SERVICE),
     "unrouted": (_UNROUTED | {"route_to"}, _UNROUTED),
 }
-_ACTIONS = _GLOBAL | {"route_to"}
+_ACTIONS = _GLOBAL | {"route_to", "dynamic_route_to"}
 
 
 _SHAPES: Mapping[Kind, type[OrchestrationShape | RouterShape]] = {
@@ -81,12 +82,15 @@ def nothing_from(document: Document, kind: Kind, stem: str, problems: list[Probl
     return Part(document, Orchestration(_name(kind, stem), kind), problems=problems)
 
 
-def build_part(document: Document, kind: Kind, stem: str, config: ConfigShape | None) -> Part:
-    """What a file gives, or its problems. `stem` names a service; without `config` its priorities stay unchecked."""
+def build_part(document: Document, kind: Kind, stem: str, config: ConfigShape | None, now: int | None) -> Part:
+    """What a file gives, or its problems. `stem` names a service; without `config` its priorities stay unchecked.
+
+    `now`, in ms since the epoch, is what the end of a suppression is held against; None leaves that unchecked.
+    """
     shape = fit(_SHAPES[kind], document)
     if isinstance(shape, list):
         return nothing_from(document, kind, stem, shape)
-    builder = _Builder(document, kind, _name(kind, stem), config)
+    builder = _Builder(document, kind, _name(kind, stem), config, now)
     part = Part(document, builder.orchestration(shape), problems=builder.problems)
     if isinstance(shape, ServiceShape):
         part.service = builder.service(stem, shape)
@@ -100,11 +104,12 @@ def _name(kind: Kind, stem: str) -> str:
 class _Builder:
     """Turns the shape of one file into what the evaluator reads, and collects what is wrong on the way."""
 
-    def __init__(self, document: Document, kind: Kind, name: str, config: ConfigShape | None) -> None:
+    def __init__(self, document: Document, kind: Kind, name: str, config: ConfigShape | None, now: int | None) -> None:
         self.document = document
         self.kind = kind
         self.name = name
         self.config = config
+        self.now = now
         self.problems: list[Problem] = []
 
     def orchestration(self, shape: OrchestrationShape | RouterShape) -> Orchestration:
@@ -118,7 +123,7 @@ class _Builder:
             set_name: tuple(self._rule(set_name, index, rule) for index, rule in enumerate(rules))
             for set_name, rules in sets.items()
         }
-        return Orchestration(self.name, self.kind, MappingProxyType(built), catch_all)
+        return Orchestration(self.name, self.kind, MappingProxyType(built), catch_all, self.document.digest)
 
     def service(self, stem: str, shape: ServiceShape) -> Service:
         if shape.service is not None and shape.service != stem:
@@ -173,6 +178,8 @@ class _Builder:
 
     def _rule(self, set_name: str, index: int, shape: RuleShape) -> Rule:
         path: tuple[Key, ...] = ("sets", set_name, index)
+        if shape.then.dynamic_route_to and self.kind == "router":
+            self._check_dynamic_route(path, shape, index)
         return Rule(
             name=shape.rule,
             conditions=tuple(self._conditions(path, shape.when or [])),
@@ -182,6 +189,16 @@ class _Builder:
             place=self.document.place((*path, "rule")),
             key=f"{self.name}/{set_name}/{shape.rule}",
         )
+
+    def _check_dynamic_route(self, path: tuple[Key, ...], shape: RuleShape, index: int) -> None:
+        at = (*path, "then", "dynamic_route_to")
+        if index > 0:
+            self.problems.append(
+                self.document.problem_with_key(at, "only the router's first rule may look a service up")
+            )
+        if shape.when is not None or shape.then.route_to is not None:
+            message = "a rule that looks a service up has neither `when` nor `route_to`; the next rules have their turn"
+            self.problems.append(self.document.problem_with_key(at, f"{message} where there is no such service"))
 
     def _conditions(self, path: tuple[Key, ...], texts: Iterable[str]) -> Iterable[Condition]:
         for index, text in enumerate(texts):
@@ -198,28 +215,32 @@ class _Builder:
         self._check_actions(path, shape, in_catch_all=in_catch_all)
         enrich = shape.enrich
         ended = self._suppression(path, shape, owner, in_catch_all=in_catch_all)
+        texts = TextBuilder(self.document, path, self.problems)
         return Actions(
             route_to=shape.route_to or "",
+            variables=tuple(texts.variables(shape.variables or ())),
+            extractions=tuple(texts.extractions(shape.extractions or ())),
+            dynamic_route_to=texts.dynamic_route(shape.dynamic_route_to),
             severity=shape.severity,
             priority=shape.priority or "",
             suppress=ended if shape.suppress else None,
             drop=ended if shape.drop else None,
-            suspend_ms=round(shape.suspend / timedelta(milliseconds=1)) if shape.suspend else 0,
+            suspend_ms=_in_ms(shape.suspend) if shape.suspend else 0,
             event_action=shape.event_action or "",
             escalation_policy=shape.escalation_policy or "",
-            annotate=tuple(shape.annotate or ()),
+            annotate=tuple(texts.notes(shape.annotate or ())),
             links=_links(enrich.links) if enrich else (),
             details=MappingProxyType(dict(enrich.details) if enrich else {}),
-            custom_fields=MappingProxyType(dict(shape.custom_fields or {})),
+            custom_fields=texts.custom_fields(shape.custom_fields or {}),
         )
 
     def _check_actions(self, path: tuple[Key, ...], shape: ActionsShape, *, in_catch_all: bool) -> None:
         given = {name for name in _ACTIONS if getattr(shape, name) is not None}
-        for name in sorted(given - _ALLOWED[self.kind][in_catch_all]):
+        for name in sorted(given - ALLOWED[self.kind][in_catch_all]):
             message = f"the action `{name}` is not allowed here; {_where_instead(self.kind, name)}"
             self.problems.append(self.document.problem_with_key((*path, name), message, "misplaced-action"))
         if self.kind == "router" and not in_catch_all:
-            if shape.route_to is None:
+            if shape.route_to is None and shape.dynamic_route_to is None:
                 self._add(path, "a router rule must route: write `then: {route_to: <service>}`")
             elif shape.route_to == UNROUTED:
                 self._add((*path, "route_to"), f"only the catch_all may route to `{UNROUTED}`; name a service")
@@ -257,10 +278,16 @@ class _Builder:
                 f"{what} needs an end: write `expires: <date>`, such as 2027-03-31",
                 "bare-suppression",
             )
+        longest = self.config.limits.longest_suppression if self.config else None
+        if longest and shape.expires and self.now is not None and shape.expires - self.now > _in_ms(longest):
+            message = f"it lasts longer than `longest_suppression` in {CONFIG} allows; choose an earlier end"
+            self._add((*path, "expires"), message, "endless-suppression")
         return Suppression(owner or "", shape.reason or "", shape.expires or 0)
 
 
 def _where_instead(kind: Kind, action: str) -> str:
+    if action == "dynamic_route_to":
+        return f"only the first rule of {ROUTER} may look a service up"
     if kind == "router":
         return f"the router only routes; move it to {GLOBAL} or to the service's file"
     if action == "route_to":
@@ -292,6 +319,10 @@ def _runbook(written: str, config: ConfigShape | None) -> str:
     if not written or "://" in written or not base:
         return written
     return f"{base.rstrip('/')}/{written}"
+
+
+def _in_ms(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)
 
 
 def _offset(text: str, line: int, column: int) -> int:

@@ -38,8 +38,8 @@ SUBJECT_BYTES = 65_536
 #: Stands for a field that is not there; a null is None.
 MISSING = object()
 #: dict first: asking for Mapping alone costs several times as much.
-_OBJECTS = (dict, Mapping)
-_ARRAYS = (list, tuple)
+OBJECTS = (dict, Mapping)
+ARRAYS = (list, tuple)
 _NUMBERS = (int, float)
 #: What `now > x` is where `x > now` is written.
 _MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">=", "==": "=="}
@@ -220,9 +220,9 @@ def finder_of(path: Path) -> Callable[[View], Any]:
         value: Any = view
         for key in keys:
             if isinstance(key, str):
-                if not isinstance(value, _OBJECTS) or key not in value:
+                if not isinstance(value, OBJECTS) or key not in value:
                     return MISSING
-            elif not isinstance(value, _ARRAYS) or key >= len(value):
+            elif not isinstance(value, ARRAYS) or key >= len(value):
                 return MISSING
             value = value[key]
         return value
@@ -231,6 +231,7 @@ def finder_of(path: Path) -> Callable[[View], Any]:
 
 
 def subject_of(value: object) -> str | None:
+    """A value as the text that `matches` looks at."""
     text = text_of(value)
     if text is None or len(text) * 4 <= SUBJECT_BYTES:
         return text

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +25,18 @@ from alertrouter.rules.model import (
     Verdict,
 )
 from alertrouter.rules.moment import CountWanted, Moment
+from alertrouter.rules.reasons import SHOWN_VALUE, cut
+from alertrouter.rules.templates import Extraction, Template, variables_of
 from alertrouter.rules.times import Instant
 
 #: Where alerts go whose service names no routing key of its own.
 DEFAULT_DESTINATION = "pagerduty:default"
+
+_SEVERITIES = {severity.value: severity for severity in Severity}
+#: Fields of an event whose name in Python is another.
+_FIELDS = {"class": "class_"}
+
+_QUARANTINED = "the file of {} is faulty and quarantined, and no good version of it is known"
 
 
 def evaluate(
@@ -85,6 +94,7 @@ class _Course:
     now: Moment
     trace: list[RuleTrace] | None
     view: dict[str, Any] = field(init=False)
+    event: CommonEvent = field(init=False)
     severity: Severity = field(init=False)
     priority: str = ""
     verdict: Verdict = Verdict.DELIVER
@@ -93,6 +103,7 @@ class _Course:
     suspend_ms: int = 0
     event_action: str = ""
     escalation_policy: str = ""
+    quarantined: str = ""
     matched: list[str] = field(default_factory=list)
     annotations: list[str] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
@@ -101,7 +112,8 @@ class _Course:
 
     def __post_init__(self) -> None:
         self.view = view_of(self.alert)
-        self.severity = self.alert.event.severity
+        self.event = self.alert.event
+        self.severity = self.event.severity
 
     def route(self) -> str:
         """Go through all rules. Returns the service that was chosen, or "" for none."""
@@ -109,25 +121,27 @@ class _Course:
         self.run(orchestrations["global"])
         if self.verdict is Verdict.DROP:
             return ""
-        service = self.run(orchestrations["router"])
-        if service == UNROUTED:
-            service = ""
-        self.run(orchestrations[f"service:{service}" if service else UNROUTED])
-        return service
+        service = self._dynamic_route(orchestrations["router"]) or self.run(orchestrations["router"])
+        if service != UNROUTED and f"service:{service}" not in orchestrations:
+            self.quarantined = service
+            service = orchestrations["router"].catch_all.route_to
+        orchestration = orchestrations.get(f"service:{service}", orchestrations[UNROUTED])
+        self.run(orchestration)
+        return service if orchestration.kind == "service" else ""
 
     def decision(self, service: str, wants: tuple[CountQuery, ...] = ()) -> Decision:
         """What has come of it so far, for the service that was chosen."""
         owner = self.ruleset.services.get(service)
         own_key = owner is not None and owner.routing_key is not None
         destination = f"pagerduty:{service}" if own_key else DEFAULT_DESTINATION
-        event = self.alert.event
+        event = self.event
         return Decision(
             verdict=self.verdict,
             event=event if self.severity is event.severity else replace(event, severity=self.severity),
             service=service,
             priority=self.priority or _priority_of(self.severity, self.ruleset.priorities),
             rule=self.rule,
-            reason=self.reason,
+            reason=self.reason or (_QUARANTINED.format(self.quarantined) if self.quarantined else ""),
             matched=tuple(self.matched),
             annotations=tuple(self.annotations),
             destinations=() if self.verdict is Verdict.DROP else (destination,),
@@ -138,6 +152,7 @@ class _Course:
             event_action=self.event_action,
             escalation_policy=self.escalation_policy,
             custom_fields=self.custom_fields,
+            quarantined=self.quarantined,
             until=self.now.until,
             wants=wants,
             resets=tuple(self.now.resets),
@@ -160,18 +175,45 @@ class _Course:
             current = target
 
     def _first_match(self, orchestration: Orchestration, set_name: str) -> Rule | None:
-        for rule in orchestration.sets[set_name]:
-            holds = _holds(rule, self.view, self.now)
-            if self.trace is not None:
-                why, warnings = _why(rule, self.view, self.now)
-                self.trace.append(RuleTrace(orchestration.name, set_name, rule.name, holds, why, warnings))
-            if holds:
-                return rule
+        rules = orchestration.sets[set_name]
+        candidates = orchestration.indexes[set_name].candidates(self.view, self.now)
+        first = next((rules[each] for each in candidates if _holds(rules[each], self.view, self.now)), None)
         if self.trace is not None:
-            self.trace.append(RuleTrace(orchestration.name, set_name, "catch_all", True, "no rule of this set matched"))
-        return None
+            self._record(orchestration.name, set_name, rules, first)
+        return first
+
+    def _record(self, name: str, set_name: str, rules: Sequence[Rule], first: Rule | None) -> None:
+        """Each rule up to the one that matched, with the reason in words. What it asks leaves no mark on the decision."""
+        assert self.trace is not None
+        now = Moment(self.now.ms, self.now.counts, counted=self.now.counted)
+        for rule in rules:
+            why, warnings = _why(rule, self.view, now)
+            self.trace.append(RuleTrace(name, set_name, rule.name, rule is first, why, warnings))
+            if rule is first:
+                return
+        self.trace.append(RuleTrace(name, set_name, "catch_all", True, "no rule of this set matched"))
+
+    def _dynamic_route(self, router: Orchestration) -> str:
+        """The service that the router's first rule finds by its name in the alert; "" where there is none."""
+        first = next(iter(router.sets[START]), None)
+        if first is None or first.disabled or first.actions.dynamic_route_to is None:
+            return ""
+        pattern = first.actions.dynamic_route_to
+        service = pattern.render(self.view, [])
+        if service not in self.ruleset.services:
+            return ""
+        self.matched.append(first.name)
+        if self.trace is not None:
+            why = f"`{pattern.source.source}` names the service {service}"
+            self.trace.append(RuleTrace(router.name, START, first.name, True, why))
+        return service
 
     def _apply(self, actions: Actions, rule: str) -> None:
+        warnings: list[str] = []
+        if actions.variables:
+            self.view["variables"] = variables_of(actions.variables, self.view, warnings)
+        for extraction in actions.extractions:
+            self._extract(extraction, warnings)
         if actions.priority:
             self.priority = actions.priority
             if actions.priority in self.ruleset.priorities:
@@ -185,10 +227,30 @@ class _Course:
         self.suspend_ms = actions.suspend_ms or self.suspend_ms
         self.event_action = actions.event_action or self.event_action
         self.escalation_policy = actions.escalation_policy or self.escalation_policy
-        self.custom_fields.update(actions.custom_fields)
-        self.annotations += actions.annotate
+        for name, value in actions.custom_fields.items():
+            self.custom_fields[name] = value.render(self.view, warnings) if isinstance(value, Template) else value
+        self.annotations += filter(None, (note.render(self.view, warnings) for note in actions.annotate))
         self.links += actions.links
         self.details.update(actions.details)
+        if warnings and self.trace:
+            last = self.trace[-1]
+            self.trace[-1] = dataclasses.replace(last, warnings=(*last.warnings, *warnings))
+
+    def _extract(self, extraction: Extraction, warnings: list[str]) -> None:
+        """Write what is extracted. Where that is nothing, or no severity, the field stays as it is."""
+        text = extraction.value.render(self.view, warnings)
+        shown = f"event.{extraction.target}{'.' * bool(extraction.detail)}{extraction.detail}"
+        if not text.strip():
+            warnings.append(f"{shown} stays as it is: nothing was extracted")
+        elif extraction.target == "severity":
+            if (severity := _SEVERITIES.get(text.strip().casefold())) is None:
+                warnings.append(f"{shown} stays as it is: `{cut(text, SHOWN_VALUE)}` is no severity")
+            else:
+                self._set_severity(severity)
+        else:
+            written = {**self.event.custom_details, extraction.detail: text} if extraction.detail else text
+            self.view["event"][extraction.target] = written
+            self.event = replace(self.event, **{_FIELDS.get(extraction.target, extraction.target): written})
 
     def _set_severity(self, severity: Severity) -> None:
         self.severity = severity
@@ -197,7 +259,8 @@ class _Course:
 
 def _holds(rule: Rule, view: View, now: Moment) -> bool:
     """Whether the rule matches. An expired suppression is passed over whole, as if its rule had been removed."""
-    if rule.disabled or _has_expired(rule.actions, now):
+    # A service was not found by its name, or this rule would have been the end.
+    if rule.disabled or rule.actions.dynamic_route_to or _has_expired(rule.actions, now):
         return False
     for number, condition in enumerate(rule.conditions):
         if condition.counts:
@@ -216,6 +279,11 @@ def _why(rule: Rule, view: View, now: Moment) -> tuple[str, tuple[str, ...]]:
     if (expired := rule.actions.suppress or rule.actions.drop) and _has_expired(rule.actions, now):
         what = "suppression" if rule.actions.suppress else "drop"
         return f"its {what} expired on {Instant(expired.expires_at)}, so it is passed over", ()
+    if pattern := rule.actions.dynamic_route_to:
+        warnings: list[str] = []
+        found = pattern.render(view, warnings)
+        why = f"`{pattern.source.source}` names no service that there is"
+        return f"{why}: `{cut(found, SHOWN_VALUE)}`" if found else why, tuple(warnings)
     if not rule.conditions:
         return "it has no condition", ()
     seen = []

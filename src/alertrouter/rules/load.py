@@ -1,4 +1,7 @@
-"""A rules directory becomes one Ruleset, or the list of everything that is wrong with it."""
+"""A rules directory becomes one Ruleset, or the list of everything that is wrong with it.
+
+One team's faulty file never holds up the others: it is quarantined, and what was good before stays.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 from alertrouter.errors import RulesInvalid
 from alertrouter.rules.build import CONFIG, GLOBAL, ROUTER, Part, build_part, nothing_from
 from alertrouter.rules.document import Document, Key, Problem, nothing_in, read_document
-from alertrouter.rules.model import START, UNROUTED, Kind, Priority, Rule, Ruleset
+from alertrouter.rules.model import START, UNROUTED, Kind, Orchestration, Priority, Rule, Ruleset, Service
 from alertrouter.rules.schema import ConfigShape, did_you_mean, fit
 
 UNROUTED_FILE = "unrouted.yaml"
@@ -31,12 +34,31 @@ class Reading:
     documents: Mapping[str, Document] = field(default_factory=dict)
 
 
-def load_rules(directory: Path) -> Ruleset:
-    """The rules in a directory. Raises RulesInvalid with every problem as file:line:col, named as `directory` was."""
-    reading = read_rules(directory)
-    if reading.ruleset is None:
-        raise RulesInvalid([str(problem) for problem in reading.problems])
-    return reading.ruleset
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Everything in a directory: each file's part, and what is wrong with them."""
+
+    config_document: Document
+    config: ConfigShape | None
+    parts: tuple[Part, ...]
+    problems: tuple[Problem, ...]
+
+
+def load_rules(directory: Path, last: Ruleset | None = None, *, now: int | None = None) -> Ruleset:
+    """The rules in a directory, whole but for the services whose own file is faulty: these are quarantined.
+
+    last: the rules in force until now. What a quarantined service had there stays; without it the service is known,
+          but has no rules, and its alerts go to the router's catch-all.
+    now:  ms since the epoch, against which `longest_suppression` is held; None for no such check.
+    Raises RulesInvalid with every problem as file:line:col, named as `directory` was, where another file is faulty.
+    """
+    files = _read_files(directory, now)
+    at_fault: dict[str, list[str]] = {}
+    for problem in files.problems:
+        if Path(problem.file).parent != directory / SERVICES:
+            raise RulesInvalid([str(each) for each in files.problems])
+        at_fault.setdefault(Path(problem.file).stem, []).append(str(problem))
+    return _ruleset(files, {name: tuple(problems) for name, problems in at_fault.items()}, last)
 
 
 def load_config(path: Path) -> Document:
@@ -47,22 +69,31 @@ def load_config(path: Path) -> Document:
     raise RulesInvalid([str(problem) for problem in shape])
 
 
-def read_rules(directory: Path) -> Reading:
-    """The rules in a directory, or every problem with them, in the order of files and lines."""
+def read_rules(directory: Path, *, now: int | None = None) -> Reading:
+    """The rules in a directory, or every problem with them, in the order of files and lines. `now` as in `load_rules`."""
+    files = _read_files(directory, now)
+    documents = {CONFIG: files.config_document} | {part.orchestration.name: part.document for part in files.parts}
+    ruleset = None if files.problems else _ruleset(files, {}, None)
+    return Reading(ruleset, files.problems, MappingProxyType(documents))
+
+
+def _read_files(directory: Path, now: int | None) -> _Files:
     try:
         entries = sorted(directory.iterdir())
     except OSError as error:
-        return Reading(None, (Problem(str(directory), 1, 1, f"cannot be read: {error.strerror}"),))
+        problem = Problem(str(directory), 1, 1, f"cannot be read: {error.strerror}")
+        return _Files(nothing_in(directory / CONFIG), None, (), (problem,))
     config_document, config_shape = _read_config(directory / CONFIG)
     config = config_shape if isinstance(config_shape, ConfigShape) else None
 
     service_files = sorted(path for path in (directory / SERVICES).glob("*.yaml") if not path.name.startswith("."))
-    global_part = _read_part(directory / GLOBAL, "global", config)
-    router_part = _read_part(directory / ROUTER, "router", config)
-    unrouted_part = _read_part(directory / UNROUTED_FILE, "unrouted", config)
-    service_parts = [_read_part(path, "service", config) for path in service_files]
-    parts = [global_part, router_part, unrouted_part, *service_parts]
-
+    router_part = _read_part(directory / ROUTER, "router", config, now)
+    parts = (
+        _read_part(directory / GLOBAL, "global", config, now),
+        router_part,
+        _read_part(directory / UNROUTED_FILE, "unrouted", config, now),
+        *(_read_part(path, "service", config, now) for path in service_files),
+    )
     problems = [
         *(config_shape if isinstance(config_shape, list) else ()),
         *(problem for part in parts for problem in part.problems),
@@ -70,20 +101,29 @@ def read_rules(directory: Path) -> Reading:
         *_repeated_names(parts),
         *_stray_files(directory, entries),
     ]
-    documents = MappingProxyType({CONFIG: config_document} | {part.orchestration.name: part.document for part in parts})
-    if problems:
-        return Reading(None, tuple(sorted(problems)), documents)
-    ruleset = Ruleset(
-        services=MappingProxyType({part.service.name: part.service for part in service_parts if part.service}),
-        orchestrations=MappingProxyType({part.orchestration.name: part.orchestration for part in parts}),
-        priorities=MappingProxyType(_priorities(config)),
-        destinations=MappingProxyType(_destinations(config)),
-        version=_version(directory, [config_document, *(part.document for part in parts)]),
+    return _Files(config_document, config, parts, tuple(sorted(problems)))
+
+
+def _ruleset(files: _Files, quarantined: Mapping[str, tuple[str, ...]], last: Ruleset | None) -> Ruleset:
+    set_aside = {f"service:{name}" for name in quarantined}
+    sound = [part for part in files.parts if part.orchestration.name not in set_aside]
+    orchestrations = {part.orchestration.name: part.orchestration for part in sound}
+    services = {part.service.name: part.service for part in sound if part.service}
+    for name in quarantined:
+        services[name] = last.services.get(name, Service(name)) if last else Service(name)
+        if last and (known := last.orchestrations.get(f"service:{name}")):
+            orchestrations[known.name] = known
+    return Ruleset(
+        services=MappingProxyType(dict(sorted(services.items()))),
+        orchestrations=MappingProxyType(orchestrations),
+        priorities=MappingProxyType(_priorities(files.config)),
+        destinations=MappingProxyType(_destinations(files.config)),
+        version=_version(files.config_document, orchestrations.values(), quarantined),
+        quarantined=MappingProxyType(dict(quarantined)),
     )
-    return Reading(ruleset, (), documents)
 
 
-def _read_part(path: Path, kind: Kind, config: ConfigShape | None) -> Part:
+def _read_part(path: Path, kind: Kind, config: ConfigShape | None, now: int | None) -> Part:
     document = read_document(path)
     if isinstance(document, Problem):
         return nothing_from(nothing_in(path), kind, path.stem, [document])
@@ -91,7 +131,7 @@ def _read_part(path: Path, kind: Kind, config: ConfigShape | None) -> Part:
         why = "is missing; it says which service an alert goes to and ends in a catch_all"
         missing = Problem(str(path), 1, 1, why, "missing-catch-all")
         return nothing_from(document, kind, path.stem, [missing])
-    return build_part(document, kind, path.stem, config)
+    return build_part(document, kind, path.stem, config, now)
 
 
 def _read_config(path: Path) -> tuple[Document, ConfigShape | list[Problem]]:
@@ -180,7 +220,7 @@ def _destinations(config: ConfigShape | None) -> dict[str, Mapping[str, Any]]:
     return {kind: MappingProxyType(names) for kind, names in (config.destinations if config else {}).items()}
 
 
-def _version(directory: Path, documents: Iterable[Document]) -> str:
-    """A short hash of everything that was read. Names are part of it, the directory's own place is not."""
-    parts = sorted((str(Path(document.file).relative_to(directory)), document.digest) for document in documents)
-    return sha256(repr(parts).encode()).hexdigest()[:12]
+def _version(config: Document, orchestrations: Iterable[Orchestration], quarantined: Iterable[str]) -> str:
+    """A short hash of every file that is in force, by its name; the directory's own place is no part of it."""
+    parts = {f"service:{name}": "" for name in quarantined} | {each.name: each.digest for each in orchestrations}
+    return sha256(repr((config.digest, sorted(parts.items()))).encode()).hexdigest()[:12]

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from alertrouter.alert import CommonEvent, Link, Severity
 from alertrouter.rules.condition import Condition
+from alertrouter.rules.index import Index, build_index
 from alertrouter.rules.moment import CountQuery as CountQuery
+from alertrouter.rules.templates import Extraction, Pattern, Template, Variable
 
 #: Where the router sends what no rule of its own wanted.
 UNROUTED = "unrouted"
@@ -129,9 +131,15 @@ class Suppression:
 
 @dataclass(frozen=True, slots=True)
 class Actions:
-    """What a rule does. In the router `route_to` names a service, everywhere else a set."""
+    """What a rule does, in this order: variables, extractions, the rest.
+
+    In the router `route_to` names a service, everywhere else a set; what `dynamic_route_to` finds is a service's name.
+    """
 
     route_to: str = ""
+    dynamic_route_to: Pattern | None = None
+    variables: tuple[Variable, ...] = ()
+    extractions: tuple[Extraction, ...] = ()
     severity: Severity | None = None
     priority: str = ""
     suppress: Suppression | None = None
@@ -139,10 +147,10 @@ class Actions:
     suspend_ms: int = 0
     event_action: Literal["trigger", "resolve", ""] = ""
     escalation_policy: str = ""
-    annotate: tuple[str, ...] = ()
+    annotate: tuple[Template, ...] = ()
     links: tuple[Link, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
-    custom_fields: Mapping[str, Any] = field(default_factory=dict)
+    custom_fields: Mapping[str, Template | Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,22 +172,33 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Orchestration:
-    """Sets of rules that begin in `start`; the catch-all applies where no rule of a set matched."""
+    """Sets of rules that begin in `start`; the catch-all applies where no rule of a set matched.
+
+    indexes: of each set, built with it.
+    """
 
     name: str  # as in RuleTrace
     kind: Kind
     sets: Mapping[str, tuple[Rule, ...]] = field(default_factory=lambda: MappingProxyType({START: ()}))
     catch_all: Actions = Actions()
+    digest: str = ""  # of the file it was made from
+    indexes: Mapping[str, Index] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        indexes = {name: build_index([rule.conditions for rule in rules]) for name, rules in self.sets.items()}
+        object.__setattr__(self, "indexes", MappingProxyType(indexes))
 
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
     """Everything in a rules directory, loaded whole. Never changed once built.
 
-    orchestrations: by name; "global", "router" and "unrouted" are always there, and one for each service.
+    orchestrations: by name; "global", "router" and "unrouted" are always there, and one for each sound service.
     priorities:     in the order of the file; empty where it names none.
     destinations:   by kind, then name, as written.
-    version:        hash of the files' contents.
+    version:        hash of the contents of the files in force.
+    quarantined:    services whose file is faulty, with its problems as file:line:col. What they had before stays in
+                    force; one of which no good version is known has no orchestration.
     """
 
     services: Mapping[str, Service]
@@ -187,3 +206,4 @@ class Ruleset:
     priorities: Mapping[str, Priority] = field(default_factory=dict)
     destinations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     version: str = ""
+    quarantined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

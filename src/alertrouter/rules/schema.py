@@ -11,14 +11,23 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails
 
 from alertrouter.alert import Severity
 from alertrouter.rules.document import Document, Key, Problem
 
 #: Actions of the language that this version cannot carry out. Named, so that they are not taken for typing errors.
-NOT_YET = frozenset({"dynamic_route_to", "variables", "extractions", "notify", "automation", "dedup_key"})
+NOT_YET = frozenset({"notify", "automation", "dedup_key"})
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -52,6 +61,12 @@ def _not_blank(text: str) -> str:
 def _rule_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,99}", text) or text == "catch_all":
         raise ValueError("a name is made of letters, digits, `-`, `_`, `.` and `/`, at most 100; `catch_all` is taken")
+    return text
+
+
+def _variable_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise ValueError("a variable is named by letters, digits and `_`, so that {{variables.name}} can be written")
     return text
 
 
@@ -98,10 +113,23 @@ def _jsonable(value: JsonValue) -> JsonValue:
     return value
 
 
-Text = Annotated[str, AfterValidator(_not_blank)]
-Texts = Annotated[list[Text], BeforeValidator(_one_or_many), Field(min_length=1)]
-WebAddress = Annotated[str, AfterValidator(_web_address)]
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
+# What editors are told, as JSON Schema, of what a function checks here.
+_TEXT: dict[str, Any] = {"type": "string", "pattern": r"\S"}
+_LINK: dict[str, Any] = {"type": "string", "pattern": r"^https?://[^\s/]\S*$"}
+_SPAN: dict[str, Any] = {"type": "string", "pattern": f"^{_DURATION.pattern}$"}
+_DATE: dict[str, Any] = {"type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]\S+)?$"}
+_RULE_NAME: dict[str, Any] = {"type": "string", "pattern": r"^(?!catch_all$)[A-Za-z0-9][A-Za-z0-9_./-]{0,99}$"}
+_RUNBOOK: dict[str, Any] = {"anyOf": [_LINK, {"type": "string", "pattern": r"^(?!/)(?!.*(://|(^|/)\.\.(/|$)))\S+$"}]}
+
+Text = Annotated[str, AfterValidator(_not_blank), WithJsonSchema(_TEXT)]
+Texts = Annotated[
+    list[Text],
+    BeforeValidator(_one_or_many),
+    Field(min_length=1),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
+]
+WebAddress = Annotated[str, AfterValidator(_web_address), WithJsonSchema(_LINK)]
+Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema(_SPAN)]
 Details = dict[Text, Annotated[JsonValue, AfterValidator(_jsonable)]]
 
 
@@ -121,14 +149,37 @@ class EnrichShape(Shape):
     details: Details = {}
 
 
+class VariableShape(Shape):
+    name: Annotated[str, AfterValidator(_variable_name)]
+    path: Text
+    type: Literal["regex"] = "regex"
+    value: Text
+
+
+class ExtractionShape(Shape):
+    target: Text
+    template: Text | None = None
+    source: Text | None = None
+    regex: Text | None = None
+
+
+class DynamicRouteShape(Shape):
+    source: Text
+    regex: Text
+    lookup_by: Literal["service_name"] = "service_name"
+
+
 class ActionsShape(Shape):
     route_to: Text | None = None
+    dynamic_route_to: DynamicRouteShape | None = None
+    variables: list[VariableShape] | None = None
+    extractions: list[ExtractionShape] | None = None
     severity: Annotated[Severity | None, Field(strict=False)] = None
     priority: Text | None = None
     suppress: Literal[True] | None = None
     drop: Literal[True] | None = None
     reason: Text | None = None
-    expires: Annotated[int, BeforeValidator(_expires_at)] | None = None
+    expires: Annotated[int, BeforeValidator(_expires_at), WithJsonSchema(_DATE)] | None = None
     suspend: Duration | None = None
     event_action: Literal["trigger", "resolve"] | None = None
     escalation_policy: Text | None = None
@@ -144,7 +195,7 @@ class CatchAllShape(ActionsShape):
 
 
 class RuleShape(Shape):
-    rule: Annotated[str, AfterValidator(_rule_name)]
+    rule: Annotated[str, AfterValidator(_rule_name), WithJsonSchema(_RULE_NAME)]
     owner: Text | None = None
     when: Texts | None = None
     then: ActionsShape
@@ -173,14 +224,18 @@ class ServiceShape(OrchestrationShape):
     team: Text | None = None
     tier: Annotated[int, Field(ge=1, le=5)] | None = None
     on_call: Text | None = None
-    runbook: Annotated[str, AfterValidator(_runbook)] | None = None
+    runbook: Annotated[str, AfterValidator(_runbook), WithJsonSchema(_RUNBOOK)] | None = None
     links: list[LinkShape] = []
     routing_key: KeyShape | None = None
 
 
 class PriorityShape(Shape):
     severity: Annotated[Severity, Field(strict=False)]
-    acknowledge_within: Annotated[timedelta | None, BeforeValidator(_acknowledge_within)] = None
+    acknowledge_within: Annotated[
+        timedelta | None,
+        BeforeValidator(_acknowledge_within),
+        WithJsonSchema({"anyOf": [_SPAN, {"const": "next_business_day"}]}),
+    ] = None
     notify: list[Text] = []
     escalation: Literal["all_levels", "level_1_then_2", "level_1", "none"] = "level_1_then_2"
 
@@ -188,14 +243,18 @@ class PriorityShape(Shape):
 DestinationKind = Literal["pagerduty", "slack", "email", "jira", "statuspage", "rundeck", "webhook"]
 
 
+class LimitsShape(Shape):
+    longest_suppression: Duration | None = None
+
+
 class ConfigShape(Shape):
-    """alertrouter.yaml. The last five sections are read by others, who know what may stand in them."""
+    """alertrouter.yaml. The last four sections are read by others, who know what may stand in them."""
 
     runbook_base: WebAddress | None = None
     priorities: dict[Text, PriorityShape] = {}
     destinations: dict[DestinationKind, dict[Text, dict[str, Any]]] = {}
     sources: Any = None
-    limits: Any = None
+    limits: LimitsShape = LimitsShape()
     dedup: Any = None
     redis: Any = None
     settings: Any = None

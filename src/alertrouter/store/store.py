@@ -357,16 +357,13 @@ class AlertStore:
             entries = await self._client.xrevrange(self.keys.history, count=most)
         return [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in entries]
 
-    async def backlog(self) -> dict[str, int]:
-        """How many records are due, waiting to be sent, leased to a worker, and how many dead letters there are.
-
-        `due` counts those whose time has not come yet, too: retries, repairs.
-        """
+    async def backlog(self, now: int) -> dict[str, int]:
+        """How many records are due now, scheduled for later, waiting to be sent, leased, and dead-lettered."""
         keys = self.keys
-        due, waiting, leased, dead = await self._run(
-            "backlog", [keys.due, keys.waiting, keys.owners, keys.dead], [keys.wait, keys.leases]
+        sizes = await self._run(
+            "backlog", [keys.due, keys.waiting, keys.owners, keys.dead], [now, keys.wait, keys.leases]
         )
-        return {"due": due, "waiting": waiting, "leased": leased, "dead_letters": dead}
+        return dict(zip(("due", "scheduled", "waiting", "leased", "dead_letters"), sizes, strict=True))
 
     async def _run(self, name: str, keys: list[str], arguments: Sequence[str | int | bytes]) -> Any:
         async with _as_unavailable():

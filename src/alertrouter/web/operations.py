@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
@@ -18,7 +18,7 @@ class Operations:
     missing:   what keeps the service from accepting, in words; empty when ready.
     warnings:  what is wrong though it can accept.
     backlog:   sizes of the queues; raises StoreUnavailable.
-    reload:    loads the rules anew, returns their version; raises RulesInvalid.
+    reload:    loads the rules anew, returns what the answer says of them; raises RulesInvalid.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Operations:
         missing: Callable[[], Awaitable[Sequence[str]]],
         warnings: Callable[[], Sequence[str]],
         backlog: Callable[[], Awaitable[dict[str, int]]],
-        reload: Callable[[], Awaitable[str]],
+        reload: Callable[[], Awaitable[Mapping[str, object]]],
         tokens: Tokens,
     ) -> None:
         self._missing = missing
@@ -60,11 +60,14 @@ class Operations:
         return web.Response(body=encode(telemetry.REGISTRY), headers={"Content-Type": content_type})
 
     async def reload(self, request: web.Request) -> web.Response:
-        """Load the rules anew. 422 with every problem if they are faulty; the old ones then stay in force."""
+        """Load the rules anew. 422 with every problem if they are faulty; the old ones then stay in force.
+
+        200 with `quarantined` if only service files are: those alone keep their last good version.
+        """
         if not self._tokens.admit(request.headers):
             return unauthorized()
         try:
-            version = await self._reload()
+            loaded = await self._reload()
         except RulesInvalid as error:
             return web.json_response({"status": "refused", "errors": error.problems}, status=422)
-        return web.json_response({"status": "reloaded", "version": version})
+        return web.json_response({"status": "reloaded", **loaded})

@@ -11,10 +11,10 @@ PagerDuty's common event format has `summary`, `source`, `severity`, `timestamp`
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from alertrouter.rules.finding import Finding, RulesDirectory, finding_of
 from alertrouter.rules.mistakes import EVENT_FIELDS
-from alertrouter.rules.schema import did_you_mean
 from alertrouter.rules.syntax import Path, walk
 
 ID = "unknown-field"
@@ -34,8 +34,7 @@ def find(directory: RulesDirectory) -> Iterator[Finding]:
 def _remedy(name: str | int) -> str:
     if isinstance(name, int):
         return f"write a name: {', '.join(EVENT_FIELDS)}"
-    guess = did_you_mean(name, EVENT_FIELDS)
-    if "did you mean" in guess:
-        return guess.removeprefix("; ")
+    if close := get_close_matches(name, EVENT_FIELDS, 1, cutoff=0.8):  # `service` is no slip for `source`
+        return f"did you mean `event.{close[0]}`?"
     here = f"event.custom_details.{name}" if name.isidentifier() else f"event.custom_details['{name}']"
     return f"write `{here}` for what the sender calls so"

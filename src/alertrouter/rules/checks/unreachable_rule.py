@@ -3,6 +3,7 @@
 The first rule that matches is the only one that acts. The check compares the conditions as they are written: the earlier
 rule has none, or the same one, or one that holds wherever the later one does. It stays silent where it cannot be sure.
 Rules that end by themselves, such as suppressions, hide nothing: what stands below them is reached when they have ended.
+Nor does `dynamic_route_to`, which leaves to the next rules what it finds no service for.
 
     - rule: disk-warning
       when: event.custom_details.percent > 80
@@ -43,7 +44,7 @@ def _in_set(rules: tuple[PlacedRule, ...]) -> Iterator[Finding]:
             message = f"`{rule.name}` is never reached: all that it would match is taken by {names}"
             remedy = "move it above, or remove it"
             yield finding_of(placed.document.problem(placed.at("rule"), message, ID), remedy=remedy)
-        elif _ends(placed):
+        elif _lets_pass(placed):
             continue
         elif rule.conditions:
             earlier.add(placed)
@@ -51,8 +52,10 @@ def _in_set(rules: tuple[PlacedRule, ...]) -> Iterator[Finding]:
             takes_all = placed
 
 
-def _ends(placed: PlacedRule) -> bool:
-    return placed.rule.actions.suppress is not None or placed.rule.actions.drop is not None
+def _lets_pass(placed: PlacedRule) -> bool:
+    """Whether it ends by itself, or goes on to the next rule where it finds no service."""
+    actions = placed.rule.actions
+    return actions.suppress is not None or actions.drop is not None or actions.dynamic_route_to is not None
 
 
 class _Earlier:
@@ -69,13 +72,18 @@ class _Earlier:
     def hiding(self, conditions: tuple[Condition, ...]) -> list[PlacedRule]:
         """The rules that together take all these conditions would; none where one of them is left over."""
         found: dict[str, PlacedRule] = {}
-        for condition in conditions:
-            candidates = (each for trait in _traits(condition.tree) for each in self.by_clue.get(trait, ()))
-            hiding = next((placed for tree, placed in candidates if implies(condition.tree, tree)), None)
+        for alternative in (each for condition in conditions for each in _alternatives(condition.tree)):
+            candidates = (each for trait in _traits(alternative) for each in self.by_clue.get(trait, ()))
+            hiding = next((placed for tree, placed in candidates if implies(alternative, tree)), None)
             if hiding is None:
                 return []
             found[hiding.rule.name] = hiding
         return list(found.values())
+
+
+def _alternatives(node: Node) -> tuple[Node, ...]:
+    """The parts of which one is enough: an earlier rule may take the one, and another rule the other."""
+    return node.parts if isinstance(node, Joined) and node.word == "or" else (node,)
 
 
 def _clues(broad: Node) -> frozenset[Hashable]:
