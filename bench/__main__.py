@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.load import Load, drive, request
+from bench.rules import measure_rules
 
 REPOSITORY = Path(__file__).parents[1]
 PATH = "/webhooks/alertmanager"
@@ -45,11 +46,14 @@ def alert(number: int) -> dict[str, object]:
     }
 
 
+def payload(numbers: range) -> bytes:
+    """The body of one webhook with those alerts."""
+    return json.dumps({"version": "4", "status": "firing", "alerts": [alert(n) for n in numbers]}).encode()
+
+
 def body(numbers: range) -> bytes:
-    """One webhook with those alerts."""
-    return request(
-        PATH, json.dumps({"version": "4", "status": "firing", "alerts": [alert(n) for n in numbers]}).encode()
-    )
+    """One webhook with those alerts, as it is sent."""
+    return request(PATH, payload(numbers))
 
 
 def free_port() -> int:
@@ -172,7 +176,9 @@ async def main() -> None:
                 f"{quiet.percentile(50):.1f}",
                 f"{quiet.percentile(99):.1f}",
             )
-    Console(width=110).print(table)
+    console = Console(width=110)
+    console.print(table)
+    console.print(measure_rules(payload(range(1))))
 
 
 uvloop.run(main())

@@ -14,9 +14,10 @@ from aiohttp import web
 
 from alertrouter import __version__, telemetry
 from alertrouter.alert import Alert
-from alertrouter.delivery.worker import DEFAULT_DESTINATION, ActiveRules, Worker
+from alertrouter.delivery.worker import ActiveRules, Worker
 from alertrouter.destinations.pagerduty import PagerDutyClient
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
+from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
 from alertrouter.rules.model import Ruleset
 from alertrouter.rules.revision import git_revision
@@ -33,13 +34,14 @@ from alertrouter.web.webhooks import Webhooks
 _MEASURE_CLOCK_EVERY_S = 30.0
 _RESTART_WORKER_AFTER_S = 1.0
 _END_REQUESTS_WITHIN_S = 5.0
+_END_CHORES_WITHIN_S = 5.0
 _SKEW_WORTH_SAYING_MS = 1000
 
 _log = structlog.get_logger()
 
 
 class Service:
-    """The running service. Built by `running`; `url` is where it listens, `redis_pid` its embedded Redis."""
+    """The running service. Built by `running`; `url` is where it listens."""
 
     def __init__(
         self,
@@ -63,8 +65,9 @@ class Service:
             calls_per_minute=settings.pagerduty_calls_per_minute,
             max_in_flight=settings.max_in_flight,
         )
+        self._reloading = asyncio.Lock()
         self.url = ""
-        self.redis_pid: int | None = None
+        self.embedded: EmbeddedRedis | None = None
         self.draining = False
 
     async def accept(self, alerts: Sequence[Alert]) -> Sequence[StrEnum]:
@@ -77,6 +80,10 @@ class Service:
 
     async def reload(self) -> Ruleset:
         """Load the rules anew and put them in force, or raise RulesInvalid and keep the old ones."""
+        async with self._reloading:  # one after the other, or an older reading could come into force last
+            return await self._reload()
+
+    async def _reload(self) -> Ruleset:
         try:
             # thousands of rules take seconds to load, and alerts keep coming
             ruleset = await asyncio.to_thread(load_rules, self._settings.rules, self.rules.ruleset)
@@ -84,10 +91,10 @@ class Service:
             telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(0)
             _log.error("rules not reloaded; the old ones stay in force", errors=error.problems)
             raise
-        changed = ruleset.version != self.rules.ruleset.version
-        self.rules = self._put_in_force(ruleset)
-        if changed:
+        before, self.rules = self.rules, self._put_in_force(ruleset)
+        if ruleset.version != before.ruleset.version:
             _log.info("rules reloaded", version=ruleset.version)
+        if self.rules != before:  # a key behind a destination may be another though no file changed
             self.worker.rejudge()
         return ruleset
 
@@ -132,7 +139,8 @@ class Service:
         try:
             await self.store.time()
         except StoreUnavailable as error:
-            return [f"Redis does not answer ({error}); check ALERTROUTER_REDIS_URL"]
+            what_to_do = "check ALERTROUTER_REDIS_URL" if self.embedded is None else "the embedded one is started again"
+            return [f"Redis does not answer ({error}); {what_to_do}"]
         return []
 
     def routes(self) -> web.Application:
@@ -196,7 +204,7 @@ async def running(
         pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight)
         stack.push_async_callback(pagerduty.close)
         service = Service(settings, environ, store, pagerduty, clock or redis_clock)
-        service.redis_pid = embedded.pid if embedded else None
+        service.embedded = embedded
 
         runner = web.AppRunner(
             service.routes(), access_log=None, auto_decompress=False, shutdown_timeout=_END_REQUESTS_WITHIN_S
@@ -206,6 +214,9 @@ async def running(
         site, service.url = await _listen(runner, settings)
         working = asyncio.create_task(_keep_working(service.worker))
         chores = [asyncio.create_task(_keep_clock(redis_clock, store)), asyncio.create_task(service.keep_rules())]
+        if embedded is not None:
+            chores.append(asyncio.create_task(embedded.keep_up()))
+        service.worker.rejudge()  # the rules and keys may have changed while we were away
         try:
             yield service
         finally:
@@ -215,7 +226,7 @@ async def running(
             await working
             for chore in chores:
                 chore.cancel()
-            await asyncio.wait(chores)
+            await asyncio.wait(chores, timeout=_END_CHORES_WITHIN_S)
 
 
 async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, EmbeddedRedis | None]:

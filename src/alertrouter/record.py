@@ -114,6 +114,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     service: str = ""
     told: tuple[Told, ...] = ()
 
+    def with_told(self, told: Told) -> Record:
+        """The record with another half for `told`'s destination."""
+        others = (other for other in self.told if other.destination != told.destination)
+        return msgspec.structs.replace(self, told=(*others, told))
+
     def told_of(self, destination: str) -> Told:
         """What `destination` was told; an empty Told when it never was."""
         return next((told for told in self.told if told.destination == destination), Told(destination))

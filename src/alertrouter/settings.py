@@ -22,6 +22,7 @@ PREFIX = "ALERTROUTER_"
 #: Kubernetes sets variables such as ALERTROUTER_SERVICE_HOST for a Service named alertrouter.
 _FOREIGN_VARIABLE = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_\d+_.*)")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_ROUTING_KEY = re.compile(r"[0-9A-Za-z]{32}")
 _SECRETS = frozenset({"redis_url", "pagerduty_routing_key", "webhook_tokens"})
 
 
@@ -47,6 +48,14 @@ class Settings(BaseModel):
     dedup_window: int = 5 * 60_000
     resend_after: int = 4 * 3600_000
     drain_timeout: int = 25_000
+
+    @field_validator("pagerduty_routing_key")
+    @classmethod
+    def _well_formed_key(cls, value: SecretStr | None) -> SecretStr | None:
+        # https://developer.pagerduty.com/docs/send-alert-event: anything else is answered with a 400
+        if value is not None and not _ROUTING_KEY.fullmatch(value.get_secret_value()):
+            raise ValueError("a routing key is 32 letters and digits")
+        return value
 
     @field_validator("webhook_tokens", mode="before")
     @classmethod

@@ -103,7 +103,7 @@ def set_up_logging(log_format: Literal["json", "console"], level: str) -> None:
     renderer: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer()]
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]  # locals hold secrets
     )
     structlog.configure(
         processors=[

@@ -16,8 +16,9 @@ import pytest
 
 from alertrouter.alert import Alert
 from alertrouter.app import Service, running
-from alertrouter.delivery.worker import DEFAULT_DESTINATION, ActiveRules, Worker
+from alertrouter.delivery.worker import ActiveRules, Worker
 from alertrouter.destinations.pagerduty import PagerDutyClient
+from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
 from alertrouter.sandbox import Sandbox
 from alertrouter.settings import Settings, load_settings

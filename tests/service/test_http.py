@@ -153,14 +153,14 @@ async def test_an_unknown_sender_is_told_which_there_are(client: Client) -> None
 async def test_redis_away_is_503_and_not_ready_and_comes_back(settings: Settings, redis_url: str) -> None:
     async with serving(settings) as client:
         assert json.loads((await client.get("/-/ready"))[1])["status"] == "ready"
-        embedded_pid = client.service.redis_pid
-        assert embedded_pid is not None
+        assert client.service.embedded is not None
+        embedded_pid = client.service.embedded.pid
         os.kill(embedded_pid, signal.SIGSTOP)
         try:
             status, answer = await client.post(PATH, alertmanager_body(alertmanager_alert()))
             assert (status, answer["error"]) == (503, "not stored, try again")
             ready, text = await client.get("/-/ready")
-            assert ready == 503 and "ALERTROUTER_REDIS_URL" in text
+            assert ready == 503 and "Redis does not answer" in text
         finally:
             os.kill(embedded_pid, signal.SIGCONT)
 
@@ -169,6 +169,18 @@ async def test_redis_away_is_503_and_not_ready_and_comes_back(settings: Settings
 
         await until(accepts)
         assert (await client.get("/-/ready"))[0] == 200
+
+
+async def test_an_embedded_redis_that_dies_is_started_again(client: Client, sandbox: Sandbox) -> None:
+    await client.post(PATH, alertmanager_body(alertmanager_alert()))
+    assert client.service.embedded is not None
+    os.kill(client.service.embedded.pid, signal.SIGKILL)
+
+    async def accepts() -> bool:
+        return (await client.post(PATH, alertmanager_body(alertmanager_alert(n="2"))))[0] == 202
+
+    await until(accepts)
+    await sandbox.wait_for(lambda events: len({call.event["dedup_key"] for call in events}) == 2)
 
 
 TOKENS = ("old-token", "new-tökén")

@@ -114,12 +114,12 @@ async def test_sighup_reloads(tmp_path: Path, rules: Path, sandbox: Sandbox) -> 
 async def test_the_sandbox_run_prints_a_curl_that_works(tmp_path: Path, rules: Path) -> None:
     """What `make run` does: the printed lines, run as they are, show the forwarded event."""
     async with Process(tmp_path, rules, None, "--sandbox") as process:
-        await until(lambda: sum("curl" in line for line in process.output) == 2)
-        send, look = [line.strip() for line in process.output if "curl" in line]
+        await until(lambda: sum("curl" in line for line in process.output) == 3)
+        send, look, _ = [line.strip() for line in process.output if "curl" in line]
         sent = await asyncio.create_subprocess_shell(send, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         answer, _ = await sent.communicate()
         assert b'"accepted"' in answer
-        [url] = re.findall(r"http://\S+", look)
+        url = re.findall(r"http://\S+", look)[0]
         events: list[dict[str, Any]] = []
 
         async def shown() -> bool:

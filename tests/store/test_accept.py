@@ -62,6 +62,8 @@ CASES = [
     Case("a start where none was known", make_alert(), SECOND, Accepted.DUPLICATE, make_alert(started=0, episode="")),
     Case("same cycle key at a later time", make_alert(episode="c", started=NIGHT + HOUR), SECOND, Accepted.DUPLICATE,
          make_alert(episode="c")),
+    Case("another cycle key, undated", make_alert(episode="b", started=0), SECOND, News.EPISODE,
+         make_alert(episode="a", started=0)),
     Case("resolved in the window", RESOLVED, SECOND, News.STATUS),
     Case("a resolve older than the episode", make_alert(status="resolved", ended=NIGHT - 1), SECOND, Accepted.STALE),
     Case("resolved twice", RESOLVED, SECOND, Accepted.DUPLICATE, RESOLVED),
@@ -134,6 +136,14 @@ async def test_a_late_copy_of_a_resolved_episode_is_held(store: AlertStore) -> N
     assert await store.accept([make_alert()], NIGHT + 2 * MINUTE) == [News.NEW]
     record = await store.record(make_alert().id)
     assert record is not None and record.hold_until == NIGHT + 2 * MINUTE + 30 * SECOND
+
+
+async def test_an_undated_cycle_that_is_another_is_not_held(store: AlertStore) -> None:
+    first = make_alert(episode="a", started=0)
+    await store.accept([first, make_alert(status="resolved", episode="a", started=0)], NIGHT)
+    await store.accept([make_alert(episode="b", started=0)], NIGHT + 1)
+    record = await store.record(first.id)
+    assert record is not None and (record.version, record.hold_until) == (3, 0)
 
 
 async def test_a_sender_without_episodes_is_not_held(store: AlertStore) -> None:

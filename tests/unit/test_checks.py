@@ -365,6 +365,18 @@ def test_a_runbook_that_is_not_there(tmp_path: Path) -> None:
     assert finding.message == "there is no file runbooks/shop.md"
 
 
+def test_rules_that_no_index_serves_are_noted_on_demand(tmp_path: Path) -> None:
+    text = rules({"when": "event.class == 'x'"}, {"when": "not event.class == 'y'"})
+    fill(tmp_path, {**FINE, "global.yaml": text})
+    reading = read_rules(tmp_path)
+    assert reading.ruleset is not None
+    directory = RulesDirectory(reading.ruleset, reading.documents, NOW)
+    assert check(directory) == []
+    (note,) = check(directory, with_cost=True)
+    assert (note.check, note.severity, note.line) == ("cost", Gravity.NOTE, 7)
+    assert note.message.startswith("`r1` is tried for every alert: ")
+
+
 WHAT_THE_LOADER_REFUSES = {
     "bad-regex": "global-condition-pattern",
     "bare-suppression": "global-suppress-without-anything",
@@ -398,6 +410,6 @@ def test_a_stray_file_has_an_id(tmp_path: Path, name: str) -> None:
 
 
 def test_every_check_has_a_page_and_every_page_a_check() -> None:
-    assert FINDERS.keys() | WHAT_THE_LOADER_REFUSES.keys() | {"stray-file"} == pages().keys()
+    assert FINDERS.keys() | WHAT_THE_LOADER_REFUSES.keys() | {"stray-file", "cost"} == pages().keys()
     for check_id, page in pages().items():
         assert len(page.splitlines()) > 2, check_id

@@ -169,6 +169,15 @@ def test_no_text_can_end_a_workflow_command_or_begin_another() -> None:
     )
 
 
+def test_cost_is_a_note_and_no_failure(tmp_path: Path) -> None:
+    text = "sets: {start: [{rule: one, when: not event.class exists, then: {}}]}"
+    fill(tmp_path, {**FINE, "global.yaml": text})
+    result = run(str(tmp_path), "--strict", "--explain-cost", "-o", "github")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"::notice file={tmp_path}/global.yaml,line=1,col=23,title=alertrouter cost::`one`")
+    assert run(str(tmp_path), "--explain-cost", "-o", "text").stdout.count("note(cost)") == 1
+
+
 def test_rules_need_a_test_as_soon_as_there_are_tests(tmp_path: Path) -> None:
     fill(tmp_path, {**FINE, "global.yaml": EXPIRED.replace("2027-01-01", "2027-02-01")})
     assert run(str(tmp_path), "--strict", *AT).exit_code == 0

@@ -17,7 +17,10 @@ from jsonschema import Draft202012Validator
 from tools.generate_docs import DOCS, generated
 
 from alertrouter.cli import main
-from tests.rules.test_wrong_files import PLACES, WRONG
+from alertrouter.rules.build import ALLOWED
+from alertrouter.rules.condition import ConditionError, compile_condition
+from alertrouter.rules.model import Kind
+from tests.rules.test_wrong_files import PLACES, WRONG, fill
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "rules").glob("*.yaml")) + sorted((ROOT / "rules" / "services").glob("*.yaml"))
@@ -125,3 +128,55 @@ def test_the_action_installs_and_checks(
         f"pip install --quiet {installed}",
         f"alertrouter {checked}",
     ]
+
+
+REFERENCE = (DOCS / "rules.md").read_text(encoding="utf-8")
+
+
+def rows(heading: str, of: str = REFERENCE) -> list[list[str]]:
+    """The cells of the first table below a line."""
+    table = of.partition(f"{heading}\n")[2].partition("\n|---")[2].partition("\n\n")[0].splitlines()[1:]
+    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in table]
+
+
+@pytest.mark.parametrize("condition", [row[0].strip("`") for row in rows("## Conditions")])
+def test_the_conditions_of_the_reference_compile(condition: str) -> None:
+    assert compile_condition(condition).text == condition
+
+
+@pytest.mark.parametrize("row", rows("What people write, and what they mean:"), ids=lambda row: str(row[0]))
+def test_the_mistakes_of_the_reference_get_the_message_it_says(row: list[str]) -> None:
+    with pytest.raises(ConditionError) as refused:
+        compile_condition(row[0].strip("`"))
+    assert refused.value.message == row[1]
+
+
+def test_the_reference_allows_each_action_where_loading_does() -> None:
+    kinds: tuple[Kind, ...] = ("global", "router", "service", "unrouted")
+    written = {row[0].strip("`"): row[2:] for row in rows("## Actions")}
+    allowed = {
+        action: [
+            "" if action not in ALLOWED[kind][0] else "yes" if action in ALLOWED[kind][1] else "rules" for kind in kinds
+        ]
+        for action in frozenset().union(*(ALLOWED[kind][0] for kind in kinds))
+    }
+    assert written == allowed
+
+
+def test_the_files_of_the_reference_load_and_check_clean(tmp_path: Path) -> None:
+    files = dict(re.findall(r"```yaml\n# (\S+\.yaml)\n(.*?)```", REFERENCE, re.DOTALL))
+    assert files.keys() == {"global.yaml", "router.yaml", "services/payment-service.yaml"}
+    runbook = {"../runbooks/payment-service.md": ""}
+    fill(tmp_path / "rules", {**files, **runbook})
+    result = CliRunner().invoke(main, ["check", "--strict", "--at", "2027-01-15", str(tmp_path / "rules")])
+    assert result.exit_code == 0, result.output
+
+
+def test_each_editor_line_leads_to_the_schema_of_its_file() -> None:
+    lines = rows("first, with the path or link under which you keep the schema:")
+    assert len(lines) == 5
+    for file, line in lines:
+        here = ROOT / "rules" / file.strip("`")
+        schema = (here.parent / line.strip("`").partition("$schema=")[2]).resolve()
+        assert schema == DOCS / "schema" / f"{schema_for(here)}.schema.json"
+        assert schema.is_file()

@@ -283,6 +283,15 @@ def test_a_drop_is_the_end_and_no_router_is_asked(decide: Any) -> None:
     assert decide({"global.yaml": text}, now=APRIL, service="shop").verdict is Verdict.DELIVER
 
 
+def test_a_drop_does_not_even_go_on_to_another_set(decide: Any) -> None:
+    text = rules(
+        f"away | true | {{drop: true, {HOLD_BACK}, route_to: more}}",
+        more=f"quiet | true | {{suppress: true, {HOLD_BACK}}}",
+    )
+    decision = decide({"global.yaml": text}, service="shop")
+    assert (decision.verdict, decision.matched) == (Verdict.DROP, ("away",))
+
+
 def test_a_drop_wins_over_a_suppression_before_it(decide: Any) -> None:
     text = rules(
         f"quiet | true | {{suppress: true, {HOLD_BACK}, route_to: more}}",

@@ -129,6 +129,75 @@ def test_the_text_of_a_suppression_names_rule_and_reason() -> None:
     assert "PagerDuty would get" not in result.stdout
 
 
+def rules_that_do(directory: Path, then: str, **files: str) -> str:
+    """A directory whose only global rule does this."""
+    text = f"sets: {{start: [{{rule: r, owner: me, then: {then}}}]}}\n"
+    fill(directory, {"router.yaml": "catch_all: {route_to: unrouted}\n", "global.yaml": text, **files})
+    return str(directory)
+
+
+def test_a_dropped_alert_says_who_dropped_it_and_until_when(tmp_path: Path) -> None:
+    directory = rules_that_do(tmp_path, "{drop: true, reason: known, expires: 2999-12-31}")
+    (explained,) = explain("pagerduty", EVENT, rules=directory)
+    assert (explained["outcome"], explained["event"], explained["destinations"]) == ("dropped", None, [])
+    assert (explained["rule"], explained["reason"]) == ("r", "known")
+    assert explained["until"] == 32_503_680_000_000
+    text = run("explain", "--source", "pagerduty", "--rules", directory, "-", body=EVENT).stdout
+    assert "  DROPPED by r: known\n" in text
+    assert "  judged anew on 3000-01-01 00:00:00 Etc/UTC\n" in text
+    assert "service:" not in text
+
+
+@pytest.mark.parametrize(
+    ("action", "then", "outcome", "sent"),
+    [
+        ("trigger", "{suspend: 5m}", "suspended", "trigger"),
+        ("resolve", "{suspend: 5m}", "delivered", "resolve"),
+        ("trigger", "{suspend: 5m, event_action: resolve}", "delivered", "resolve"),
+        ("resolve", "{event_action: trigger}", "delivered", "trigger"),
+        ("resolve", "{suspend: 5m, event_action: trigger}", "suspended", "trigger"),
+    ],
+)
+def test_a_rule_may_hold_a_trigger_back_or_turn_it_into_a_resolve(
+    tmp_path: Path, action: str, then: str, outcome: str, sent: str
+) -> None:
+    (explained,) = explain("pagerduty", {**EVENT, "event_action": action}, rules=rules_that_do(tmp_path, then))
+    assert (explained["outcome"], explained["event_action"]) == (outcome, sent)
+    assert explained["event"]["event_action"] == sent
+
+
+def test_the_text_of_a_suspended_alert_says_for_how_long(tmp_path: Path) -> None:
+    directory = rules_that_do(tmp_path, "{suspend: 5m}")
+    text = run("explain", "--source", "pagerduty", "--rules", directory, "-", body=EVENT).stdout
+    assert "  SUSPENDED for 300 s, unless it is resolved by then\n" in text
+    assert "  After that DELIVERED as warning to pagerduty:default\n" in text
+
+
+def test_the_text_says_what_a_rule_made_of_the_action(tmp_path: Path) -> None:
+    directory = rules_that_do(tmp_path, "{event_action: resolve}")
+    text = run("explain", "--source", "pagerduty", "--rules", directory, "-", body=EVENT).stdout
+    assert "  sent as a resolve, because a rule says so\n" in text
+
+
+def test_what_the_events_api_cannot_carry_is_marked_as_ours(tmp_path: Path) -> None:
+    then = "{escalation_policy: everyone, custom_fields: {impact: '{{event.source}}', tries: 3}}"
+    (explained,) = explain("pagerduty", EVENT, rules=rules_that_do(tmp_path, then))
+    assert (explained["escalation_policy"], explained["custom_fields"]) == ("everyone", {"impact": "db-1", "tries": 3})
+    ours = explained["event"]["payload"]["custom_details"]["alertrouter"]
+    assert (ours["escalation_policy"], ours["custom_fields"]) == ("everyone", {"impact": "db-1", "tries": 3})
+
+
+def test_a_faulty_service_file_is_told_and_its_alerts_explained_all_the_same(tmp_path: Path) -> None:
+    router = "catch_all: {route_to: shop}\n"
+    directory = rules_that_do(tmp_path, "{}", **{"router.yaml": router, "services/shop.yaml": "tier: high\n"})
+    result = run("explain", "--source", "pagerduty", "--rules", directory, "-", body=EVENT)
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"quarantined: {tmp_path}/services/shop.yaml:1:7: ")
+    assert "  sent to the catch-all: the file of shop is faulty\n" in result.stdout
+    (explained,) = explain("pagerduty", EVENT, rules=directory)
+    assert (explained["quarantined"], explained["service"], explained["outcome"]) == ("shop", "", "delivered")
+
+
 def test_the_text_shows_what_makes_no_sense(tmp_path: Path) -> None:
     text = "sets: {start: [{rule: r, when: not event.custom_details.load > 5, then: {}}]}\n"
     fill(tmp_path, {"router.yaml": "catch_all: {route_to: unrouted}\n", "global.yaml": text})

@@ -26,16 +26,16 @@ ROUTER = "catch_all: {route_to: unrouted}\n"
 SHOP = "routing_key: {env: PD_KEY_SHOP}\n"
 
 
-def load(directory: Path, then: str, **files: str) -> Ruleset:
+def load(directory: Path, then: str, router: str = ROUTER) -> Ruleset:
     """Rules whose only global rule does this, written as YAML on one line."""
     text = f"sets: {{start: [{{rule: r, then: {then}}}]}}\n"
-    fill(directory, {"router.yaml": ROUTER, "services/shop.yaml": SHOP, "global.yaml": text, **files})
+    fill(directory, {"router.yaml": router, "services/shop.yaml": SHOP, "global.yaml": text})
     return load_rules(directory)
 
 
-def decide(directory: Path, then: str, alert: Alert | None = None, **files: str) -> Decision:
+def decide(directory: Path, then: str, alert: Alert | None = None, router: str = ROUTER) -> Decision:
     return evaluate(
-        alert or make_alert(summary="pod web-7 of shop OOMKilled"), load(directory, then, **files), NIGHT, trace=True
+        alert or make_alert(summary="pod web-7 of shop OOMKilled"), load(directory, then, router), NIGHT, trace=True
     )
 
 
@@ -153,7 +153,7 @@ catch_all: {route_to: unrouted}
     then = """{extractions: [
       {target: event.group, source: event.summary, regex: 'web-[0-9]+'},
       {target: event.custom_details.pod, template: '{{event.group}}'}]}"""
-    assert decide(tmp_path, then, **{"router.yaml": router}).service == "shop"
+    assert decide(tmp_path, then, router=router).service == "shop"
 
 
 def test_a_senders_text_is_never_a_template_or_a_pattern(tmp_path: Path) -> None:

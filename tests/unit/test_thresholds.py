@@ -84,6 +84,8 @@ def test_a_count_that_was_not_looked_at_or_whose_condition_failed_does_not_start
     reached = "resetting_trigger_count over 5 minutes > 3"
     assert decide([f"{reached} and false"], ["true"], counts={"!r0/0/0": 9}).resets == ()
     assert decide([f"{reached} and false", "true"], counts={"!r0/0/0": 9}).resets == ()
+    both = {"!r0/0/0": 9, "!r0/1/0": 9}
+    assert decide([f"{reached} and false", reached], counts=both).resets == (query("!r0/1/0"),)
 
 
 @pytest.mark.parametrize("status", ["acknowledged", "resolved"])

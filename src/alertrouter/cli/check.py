@@ -34,15 +34,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
     help="Check as of this time (UTC) instead of now: what will have expired by then?",
 )
-def command(rules: Path, output: str, strict: bool, at: datetime | None) -> None:
+@click.option("--explain-cost", is_flag=True, help="Note the rules that are tried for every alert, and why.")
+def command(rules: Path, output: str, strict: bool, at: datetime | None, explain_cost: bool) -> None:
     """Check RULES, a directory, and print every problem as file:line:col, what is wrong, what to write instead.
 
     Exits with 0 if there is none, 1 if there are some, 2 if there is no such directory. Warnings alone are no failure
     unless --strict. Each check, named in parentheses, has a page in docs/checks.
     """
-    reading = read_rules(rules)
-    now = (at.replace(tzinfo=UTC) if at else datetime.now(UTC)).timestamp()
-    findings = _findings(reading, rules, round(now * 1000))
+    now = round((at.replace(tzinfo=UTC) if at else datetime.now(UTC)).timestamp() * 1000)
+    reading = read_rules(rules, now=now)
+    findings = _findings(reading, rules, now, with_cost=explain_cost)
     match output:
         case "json":
             text = as_json(findings, reading.ruleset.version if reading.ruleset else None)
@@ -53,11 +54,11 @@ def command(rules: Path, output: str, strict: bool, at: datetime | None) -> None
         case _:
             text = "\n".join([*map(str, findings), *([""] if findings else []), _summary(findings, reading, rules)])
     click.echo(text, nl=bool(text))
-    failures = [finding for finding in findings if strict or finding.severity is Gravity.ERROR]
-    sys.exit(1 if failures else 0)
+    failing = {Gravity.ERROR, Gravity.WARNING} if strict else {Gravity.ERROR}
+    sys.exit(1 if any(finding.severity in failing for finding in findings) else 0)
 
 
-def _findings(reading: Reading, rules: Path, now: int) -> list[Finding]:
+def _findings(reading: Reading, rules: Path, now: int, *, with_cost: bool) -> list[Finding]:
     """What the loader refused and, as far as there are rules, what the checks find in them."""
     refused = [finding_of(problem) for problem in reading.problems]
     if reading.ruleset is None:
@@ -73,7 +74,7 @@ def _findings(reading: Reading, rules: Path, now: int) -> list[Finding]:
             if "runbook" in document and _is_missing(str(document["runbook"]), rules, reading)
         ),
     )
-    return sorted([*refused, *check(directory)])
+    return sorted([*refused, *check(directory, with_cost=with_cost)])
 
 
 def _words_of_tests(tests: Path) -> frozenset[str] | None:

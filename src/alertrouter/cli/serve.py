@@ -27,9 +27,11 @@ from alertrouter.settings import Settings, load_settings, unknown_variables
 _GC_THRESHOLD = 50_000
 #: Any well-formed key will do for the stand-in.
 _SANDBOX_KEY = "0" * 32
+_SANDBOX_PORT = 9088
+#: `date` makes each one another alert: the same one again would be a duplicate.
 _SAMPLE = (
     '{"alerts":[{"status":"firing","labels":{"alertname":"HighErrorRate","service":"payment","severity":"critical",'
-    '"instance":"payment-7d9f"},"annotations":{"summary":"5xx rate of payment above 5 %"}}]}'
+    '"instance":"payment-\'$(date +%s)\'"},"annotations":{"summary":"5xx rate of payment above 5 %"}}]}'
 )
 
 
@@ -85,9 +87,10 @@ async def _serve(settings: Settings, sandbox: bool) -> None:
     async with AsyncExitStack() as stack:
         stand_in = None
         if sandbox and settings.pagerduty_routing_key is None:
-            stand_in = await stack.enter_async_context(Sandbox())
+            stand_in = await _stand_in(stack)
             settings = settings.model_copy(
                 update={
+                    "instance": f"{settings.instance}.sandbox",  # what was tried out is no part of the real thing
                     "pagerduty_events_url": stand_in.url,
                     "pagerduty_routing_key": SecretStr(_SANDBOX_KEY),
                 }
@@ -102,6 +105,14 @@ async def _serve(settings: Settings, sandbox: bool) -> None:
         _greet(service, settings, stand_in)
         await stop.wait()
         structlog.get_logger().info("draining")
+
+
+async def _stand_in(stack: AsyncExitStack) -> Sandbox:
+    """The stand-in on its usual port, so that a page left open goes on showing events; else on any."""
+    try:
+        return await stack.enter_async_context(Sandbox(port=_SANDBOX_PORT))
+    except OSError:
+        return await stack.enter_async_context(Sandbox())
 
 
 async def _reload_on(hangup: asyncio.Event, service: Service) -> None:
@@ -128,6 +139,10 @@ Send a sample alert:
 
 and see the event it became:
 
-  curl {stand_in.url}/events
+  curl {stand_in.url}/events        or open {stand_in.url} in a browser
+
+Make PagerDuty fail, and watch it being retried:
+
+  curl {stand_in.url}/fail -d '{{"status": 500, "times": 3}}'
 """
     )

@@ -99,7 +99,7 @@ def reconcile(record: Record, decision: Decision, now: int) -> Plan:
     missing = held or suspended
     dead = False
     for told in _concerned(record, decision):
-        action = _missing_action(record, told, decision, status)
+        action = _missing_action(record, told, decision, status, now)
         if action is Action.TRIGGER and suspended:
             continue
         if action is not None and told.dead == record.version:
@@ -107,7 +107,7 @@ def reconcile(record: Record, decision: Decision, now: int) -> Plan:
             continue
         repair = False
         missing = missing or action is not None
-        if action is None and told.unsure:
+        if action is None and told.unsure and told.dead != record.version:
             if told.unsure + REPAIR_AFTER_MS > now:
                 wakes.append(told.unsure + REPAIR_AFTER_MS)
             else:
@@ -125,7 +125,8 @@ def reconcile(record: Record, decision: Decision, now: int) -> Plan:
                 action,
                 version=told.version if repair else record.resolved_version if owed else record.version,
                 rank=_rank(record, decision, action, repair),
-                pinned=told.is_open,
+                # a key that was refused is no place for a new page; a resolve has no other
+                pinned=told.is_open and not (action is Action.TRIGGER and told.dead),
             )
         )
 
@@ -144,11 +145,11 @@ def after(record: Record, told: Told, send: Send, now: int) -> Record:
         at=now,
         tries=0,
         not_before=0,
+        dead=0,
         unsure=told.unsure if told.unsure + REPAIR_AFTER_MS > now else 0,
         lease_until=0,
     )
-    others = tuple(other for other in record.told if other.destination != told.destination)
-    return replace(record, told=(*others, news))
+    return record.with_told(news)
 
 
 def _status(record: Record, decision: Decision) -> Status:
@@ -175,11 +176,11 @@ def _concerned(record: Record, decision: Decision) -> Iterable[Told]:
     return (*record.told, *(Told(name) for name in decision.destinations if name not in known))
 
 
-def _missing_action(record: Record, told: Told, decision: Decision, status: Status) -> Action | None:
+def _missing_action(record: Record, told: Told, decision: Decision, status: Status, now: int) -> Action | None:
     named = told.destination in decision.destinations and decision.verdict is Verdict.DELIVER
     match status:
         case Status.RESOLVED:
-            if told.is_open:
+            if told.is_open or told.lease_until > now:  # what is in flight may open it
                 return Action.RESOLVE
             # A resolve for an alert we know nothing about may close something opened before our memory began, or by
             # others where a rule asks for it: it is never eaten, whatever the rules say. PagerDuty drops it if it

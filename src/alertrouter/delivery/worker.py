@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import MappingProxyType
-from typing import TypeVar, assert_never
+from typing import Any, TypeVar, assert_never
 
 import msgspec
 import structlog
@@ -34,7 +34,7 @@ from alertrouter.destinations.pagerduty import (
 from alertrouter.enrich import Enriched, enrich
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import Outcome, Record, Told
-from alertrouter.rules.evaluate import evaluate
+from alertrouter.rules.evaluate import DEFAULT_DESTINATION, evaluate
 from alertrouter.rules.model import CountQuery, Decision, Ruleset, Verdict
 from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement
 
@@ -44,11 +44,12 @@ _JUDGE_AT_ONCE = 128
 #: How long the worker sleeps when nothing tells it more: bounds how late a dead replica's work is noticed.
 _IDLE_S = 0.5
 _STORE_AWAY_S = 0.5
+_FAULT_PAUSE_S = 1.0
+#: Others take a worker's leases when it has not been heard of for ten seconds.
+_BEAT_S = 2.0
 #: Under load, what comes due within this goes in one round trip; a script call costs as much as judging two alerts.
 _PACE_S = 0.005
 _KEPT_BY_RULES = frozenset({Outcome.SUPPRESSED, Outcome.DROPPED, Outcome.DEAD_LETTERED})
-#: Where alerts go when the rules themselves fail: the default routing key.
-DEFAULT_DESTINATION = "pagerduty:default"
 
 
 T = TypeVar("T")
@@ -104,6 +105,7 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self._judge_due, self._due))
             tasks.create_task(self._repeat(self._begin_sends, self._waiting))
+            tasks.create_task(self._repeat(self._beat, self._stopping))
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=self._drain_s)
         for task in self._in_flight:
@@ -131,30 +133,42 @@ class Worker:
             if not (self._due.is_set() or self._waiting.is_set()):
                 return
 
-    async def _repeat(self, step: Callable[[], Awaitable[float]], woken: asyncio.Event) -> None:
-        """Do `step` when woken or when its pause is over, at once after a rest, then no oftener than the pace."""
+    async def _repeat(self, step: Callable[[], Coroutine[Any, Any, float]], woken: asyncio.Event) -> None:
+        """Do `step` when woken or when its pause is over: at once after a rest, then no oftener than the pace."""
         away = False
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
-            not_before = loop.time() + _PACE_S
-            woken.clear()
-            try:
-                pause = await step()
-            except StoreUnavailable as error:
+            began = loop.time()
+            if woken is not self._stopping:
+                woken.clear()
+            # in a task of its own, so that a fault ends the step and not this loop, nor the other one with it
+            done = asyncio.create_task(step())
+            await asyncio.wait([done])
+            error = done.exception()
+            if error is None:
+                pause = done.result()
+                if away:
+                    self._log.info("Redis is back")
+                away = False
+            elif isinstance(error, StoreUnavailable):
                 if not away:
                     self._log.error("Redis is away; accepted alerts wait in it", error=str(error))
                 away, pause = True, _STORE_AWAY_S
             else:
-                if away:
-                    self._log.info("Redis is back")
-                away = False
-            if pause > 0:
-                try:
-                    async with asyncio.timeout(pause):
-                        await woken.wait()
-                except TimeoutError:
-                    pass
-            await asyncio.sleep(not_before - loop.time())
+                self._log.error("the worker failed and goes on; its leases end by themselves", exc_info=error)
+                pause = _FAULT_PAUSE_S
+            took = loop.time() - began
+            try:
+                async with asyncio.timeout(pause):
+                    await woken.wait()
+            except TimeoutError:
+                pass
+            # two thirds of the time are left to accepting: what is accepted is safe, the rest not yet
+            await asyncio.sleep(max(began + _PACE_S, began + took * 3) - loop.time())
+
+    async def _beat(self) -> float:
+        await self._store.beat(self._clock())
+        return _BEAT_S
 
     async def _judge_due(self) -> float:
         """Judge one batch of due records. Returns how long to sleep, in seconds."""
@@ -181,7 +195,7 @@ class Worker:
         plan = reconcile(record, decision, now)
         for rule in decision.matched:
             telemetry.count_rule_match(rule)
-        if plan.outcome is not Outcome.PENDING:
+        if plan.outcome not in (Outcome.PENDING, record.outcome):
             telemetry.ALERTS_ENDED.labels(plan.outcome.value).inc()
             self._log.info(
                 "alert ended",
@@ -199,8 +213,7 @@ class Worker:
             service=decision.service,
             wake_at=plan.wake_at,
             closed=_is_closed(record, plan),
-            parked=record.status is not Status.RESOLVED
-            and (plan.outcome in _KEPT_BY_RULES or decision.suspend_ms > 0),
+            parked=record.status is not Status.RESOLVED and (plan.outcome in _KEPT_BY_RULES or decision.suspend_ms > 0),
             suspended_until=plan.suspended_until,
             sends=tuple(
                 (send.destination, int(send.rank), "" if send.pinned else _routing_key(active, send.destination))
@@ -257,11 +270,16 @@ class Worker:
         active = self._rules()
         # the lease is our own: it must not keep us from seeing the send as missing
         told = replace(claim.record.told_of(claim.destination), lease_until=0)
-        record = _with_told(claim.record, told)
-        decision = await self._decide(record, active.ruleset, now)
-        send = _missing_at(claim.destination, reconcile(record, decision, now))
-        if send is None or not told.key or claim.lease_until - self._clock() < _LEASE_NEEDED_MS:
-            await self._settle(Settlement(claim, Result.RELEASED, Outcome.PENDING, wake_at=now), now)
+        record = claim.record.with_told(told)
+        try:
+            decision = await self._decide(record, active.ruleset, now)
+        except StoreUnavailable:
+            await self._settle(Settlement(claim, Result.RELEASED, record.outcome, wake_at=now), now)
+            return
+        plan = reconcile(record, decision, now)
+        send = _missing_at(claim.destination, plan)
+        if send is None or not self._may_send(claim, told, send, active):
+            await self._settle(Settlement(claim, Result.RELEASED, plan.outcome, wake_at=now), now)
             return
         enriched = self._show(record, decision, active.ruleset)
         body = encode_event(build_event(EventAction(send.action.value), told.key, record.alert.dedup_key, enriched))
@@ -289,7 +307,7 @@ class Worker:
                 settlement = Settlement(
                     claim,
                     Result.AGAIN,
-                    Outcome.PENDING,
+                    plan.outcome,  # a repair that fails does not undo what was delivered
                     wake_at=not_before,
                     not_before=not_before,
                     ambiguous=answer.ambiguous,
@@ -302,6 +320,12 @@ class Worker:
             case _:
                 assert_never(answer)
         await self._settle(settlement, now)
+
+    def _may_send(self, claim: Claim, told: Told, send: Send, active: ActiveRules) -> bool:
+        """Whether the lease lasts long enough and the key put down for this send is still the right one."""
+        if claim.lease_until - self._clock() < _LEASE_NEEDED_MS:
+            return False
+        return told.key != "" if send.pinned else told.key == _routing_key(active, send.destination)
 
     async def _settle(self, settlement: Settlement, now: int) -> None:
         """Put the settlement down, waiting for Redis while the lease lasts; after that the lease speaks for us."""
@@ -319,7 +343,7 @@ class Worker:
                 await asyncio.sleep(0.1)
             else:
                 break
-        if settlement.outcome is not Outcome.PENDING:
+        if settlement.outcome not in (Outcome.PENDING, settlement.claim.record.outcome):
             telemetry.ALERTS_ENDED.labels(settlement.outcome.value).inc()
         if 0 < settlement.wake_at <= now:
             self._due.set()
@@ -334,13 +358,10 @@ def _missing_at(destination: str, plan: Plan) -> Send | None:
     return next((send for send in plan.sends if send.destination == destination), None)
 
 
-def _with_told(record: Record, told: Told) -> Record:
-    others = tuple(other for other in record.told if other.destination != told.destination)
-    return replace(record, told=(*others, told))
-
-
 def _is_closed(record: Record, plan: Plan) -> bool:
-    return record.status is Status.RESOLVED and plan.outcome is not Outcome.PENDING and not plan.wake_at
+    """True if nothing is left to do for it: it may be forgotten. A dead letter waits for somebody."""
+    ended = plan.outcome not in (Outcome.PENDING, Outcome.DEAD_LETTERED)
+    return record.status is Status.RESOLVED and ended and not plan.wake_at
 
 
 def _routing_key(active: ActiveRules, destination: str) -> str:
@@ -365,7 +386,7 @@ def _delivered(claim: Claim, record: Record, told: Told, send: Send, decision: D
 def _refused(
     claim: Claim, record: Record, told: Told, action: Action, answer: Refused, decision: Decision, now: int
 ) -> Settlement:
-    record = _with_told(record, replace(told, dead=record.version, tries=0, unsure=0))
+    record = record.with_told(replace(told, dead=record.version, tries=0))
     plan = reconcile(record, decision, now)
     letter = {
         "id": record.id,

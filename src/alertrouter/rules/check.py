@@ -10,6 +10,7 @@ from pkgutil import iter_modules
 from alertrouter.rules import checks
 from alertrouter.rules.checks import (
     broad_suppression,
+    cost,
     endless_suppression,
     expired,
     matches_without_wildcard,
@@ -39,9 +40,10 @@ FINDERS: Mapping[str, Callable[[RulesDirectory], Iterable[Finding]]] = {
 }
 
 
-def check(directory: RulesDirectory) -> list[Finding]:
-    """What all checks find, in the order of files and lines."""
-    return sorted(finding for find in FINDERS.values() for finding in find(directory))
+def check(directory: RulesDirectory, *, with_cost: bool = False) -> list[Finding]:
+    """What all checks find, in the order of files and lines; with the rules that no index serves, if asked."""
+    finders = [*FINDERS.values(), *([cost.find] if with_cost else [])]
+    return sorted(finding for find in finders for finding in find(directory))
 
 
 def pages() -> dict[str, str]:

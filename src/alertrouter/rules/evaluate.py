@@ -170,7 +170,7 @@ class _Course:
             self._apply(rule.actions, rule.name)
             target = rule.actions.route_to
             # Loading has made sure that the set is there, and that sets never lead back to themselves.
-            if not target or orchestration.kind == "router":
+            if not target or orchestration.kind == "router" or self.verdict is Verdict.DROP:
                 return target
             current = target
 

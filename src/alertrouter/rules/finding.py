@@ -12,10 +12,11 @@ from alertrouter.rules.model import Actions, Orchestration, Rule, Ruleset
 
 
 class Gravity(StrEnum):
-    """An error makes a rule do something else than it says; a warning is probably a slip."""
+    """An error makes a rule do something else than it says; a warning is probably a slip; a note was asked for."""
 
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
 
 
 @dataclass(frozen=True, slots=True, order=True)

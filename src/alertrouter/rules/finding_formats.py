@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from alertrouter.rules.finding import Finding
+from alertrouter.rules.finding import Finding, Gravity
 
 #: GitHub's escapes for workflow commands, in the order in which they are made:
 #: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
 _ESCAPES = (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"))
 _PROPERTY_ESCAPES = (*_ESCAPES, (":", "%3A"), (",", "%2C"))
+
+_COMMANDS = {Gravity.ERROR: "error", Gravity.WARNING: "warning", Gravity.NOTE: "notice"}
 
 _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -48,7 +50,7 @@ def _annotation(finding: Finding) -> str:
         "title": f"alertrouter {finding.check}",
     }
     written = ",".join(f"{name}={_escape(value, _PROPERTY_ESCAPES)}" for name, value in properties.items())
-    return f"::{finding.severity.value} {written}::{_escape(finding.text, _ESCAPES)}"
+    return f"::{_COMMANDS[finding.severity]} {written}::{_escape(finding.text, _ESCAPES)}"
 
 
 def _escape(text: str, escapes: Iterable[tuple[str, str]]) -> str:

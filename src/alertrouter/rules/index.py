@@ -8,7 +8,7 @@ matches, only that one cannot: clues may be found too often, never too seldom.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -104,23 +104,13 @@ def explain_cost(ruleset: Ruleset) -> list[tuple[str, str, str, str]]:
 
 def build_index(rules: Sequence[tuple[Condition, ...]], set_memory: int = SET_MEMORY) -> Index:
     """The index of a set, from the conditions of its rules; a rule that has none always matches."""
-    frequency = Counter(
-        clue for conditions in rules for each in conditions for test in _tests(each.tree) if (clue := _clue(test))
-    )
-
-    def rank(clue: Clue) -> tuple[int, int, int]:
-        if clue.kind == _EXISTS:
-            return 1, frequency[clue], 0
-        if clue.kind == _GUARD:
-            return 2, -frequency[clue], 0  # one that many rules share is run once for all of them
-        return 0, max(frequency[clue], FEW), clue.kind
-
+    chooser = _Chooser(rules)
     always: list[int] = []
     guards: dict[Clue, tuple[Run, list[int]]] = {}
     fields = _Field()
     reasons: dict[int, str] = {}
     for rule, conditions in enumerate(rules):
-        chosen = [_clues(condition, condition.tree, rank) for condition in conditions]
+        chosen = [chooser.best(condition, condition.tree) for condition in conditions]
         if reason := _reason(conditions, chosen):
             reasons[rule] = reason
         if not chosen or not all(chosen):
@@ -219,7 +209,8 @@ class _Field:
 
     def collect(self, value: Any, found: list[int]) -> None:
         """Add the rules that find what they need in this field of an alert, and in the fields inside it."""
-        found += self.exists
+        if self.exists:
+            found += self.exists
         if self.values and isinstance(value, _SCALARS):
             found += self.values.get(_key(value), ())
         if self.as_is or self.folded:
@@ -239,14 +230,56 @@ class _Field:
     def _collect_inside(self, value: Any, found: list[int]) -> None:
         inside = self.inside
         if isinstance(value, OBJECTS):
-            # Whichever are fewer: the fields that rules ask for, or those that are there.
-            for key in inside if len(inside) < len(value) else value:
-                if key in inside and key in value:
-                    inside[key].collect(value[key], found)
+            if len(inside) < len(value):  # fewer are asked for than are there
+                for key, each in inside.items():
+                    if key in value:
+                        each.collect(value[key], found)
+            else:
+                for key in value:
+                    if key in inside:
+                        inside[key].collect(value[key], found)
         elif isinstance(value, ARRAYS):
-            for key, field_inside in inside.items():
+            for key, each in inside.items():
                 if isinstance(key, int) and key < len(value):
-                    field_inside.collect(value[key], found)
+                    each.collect(value[key], found)
+
+
+class _Chooser:
+    """Knows all clues of a set, and so which of them tell most."""
+
+    def __init__(self, rules: Sequence[tuple[Condition, ...]]) -> None:
+        self.clues: dict[int, Clue | None] = {}  # by id of the test: nodes are dear to compare
+        self.frequency: Counter[Clue] = Counter()
+        for test in (test for conditions in rules for each in conditions for test in _tests(each.tree)):
+            if id(test) not in self.clues:
+                self.clues[id(test)] = _clue(test)
+            if clue := self.clues[id(test)]:
+                self.frequency[clue] += 1
+
+    def best(self, condition: Condition, node: Node) -> Clues:
+        """The best tests of which one must hold for a node of the condition to hold."""
+        match node:
+            case Joined("and", parts):
+                choices = []
+                for part in parts:
+                    if clues := self.best(condition, part):
+                        choices.append(clues)
+                    if condition.counts and any(isinstance(each, Threshold) for each in walk(part)):
+                        break  # what gets here is counted, whatever comes after
+                return min(choices, key=lambda clues: max(map(self._rank, clues)), default={})
+            case Joined("or", parts):
+                choices = [self.best(condition, part) for part in parts]
+                return {clue: each for clues in choices for clue, each in clues.items()} if all(choices) else {}
+        clue = self.clues[id(node)]
+        return {clue: node} if clue else {}
+
+    def _rank(self, clue: Clue) -> tuple[int, int, int]:
+        """The lower, the fewer rules are tried in vain."""
+        if clue.kind == _EXISTS:
+            return 1, self.frequency[clue], 0
+        if clue.kind == _GUARD:
+            return 2, -self.frequency[clue], 0  # one that many rules share is run once for all of them
+        return 0, max(self.frequency[clue], FEW), clue.kind
 
 
 def _tests(node: Node) -> Iterator[Node]:
@@ -256,24 +289,6 @@ def _tests(node: Node) -> Iterator[Node]:
             yield from _tests(part)
     else:
         yield node
-
-
-def _clues(condition: Condition, node: Node, rank: Callable[[Clue], Any]) -> Clues:
-    """The best tests of which one must hold for a node of the condition to hold."""
-    match node:
-        case Joined("and", parts):
-            choices = []
-            for part in parts:
-                if clues := _clues(condition, part, rank):
-                    choices.append(clues)
-                if condition.counts and any(isinstance(each, Threshold) for each in walk(part)):
-                    break  # what gets here is counted, whatever comes after
-            return min(choices, key=lambda clues: max(map(rank, clues)), default={})
-        case Joined("or", parts):
-            choices = [_clues(condition, part, rank) for part in parts]
-            return {clue: each for clues in choices for clue, each in clues.items()} if all(choices) else {}
-    clue = _clue(node)
-    return {clue: node} if clue else {}
 
 
 def _clue(test: Node) -> Clue | None:

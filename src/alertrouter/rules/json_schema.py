@@ -50,7 +50,7 @@ _HELP = {
     "priorities": "Response policies, first the most urgent.",
     "priority": "One of the priorities of alertrouter.yaml. Sets the severity too.",
     "reason": "Why, with a ticket.",
-    "regex": "A pattern of RE2; its first group is taken, or all that it finds.",
+    "regex": "A pattern of RE2. What its groups find is the result; without groups, all that it finds.",
     "route_to": "Where the alert goes on: in the router a service, elsewhere a set of this file.",
     "routing_key": "Where the service's own PagerDuty key is found. Left out: the default key.",
     "rule": "The rule's name, unique in all files: it appears in logs, metrics and tests.",
@@ -67,7 +67,7 @@ _HELP = {
     "template": "Text with fields in double braces: {{event.source}}.",
     "then": "What the rule does.",
     "tier": "How much the service matters: 1 is the most.",
-    "value": "A pattern of RE2; its first group is the value.",
+    "value": "A pattern of RE2. What its groups find is the value; without groups, all that it finds.",
     "variables": "Names for parts of the alert, to be used in templates as {{variables.name}}.",
     "when": "One condition, or a list of which one is enough. Left out: always.",
 }
@@ -103,7 +103,7 @@ def _allow_only(allowed: frozenset[str], definition: dict[str, Any]) -> None:
     definition["properties"] = properties
     if ending:
         needed = [key for key in ("owner", "reason", "expires") if key in properties]
-        definition["dependentRequired"] = {each: needed for each in sorted(ending)}
+        definition["dependentRequired"] = dict.fromkeys(sorted(ending), needed)
         definition["dependentSchemas"] = {each: _one_of(ending) for each in ("reason", "expires")}
     if len(ending) > 1:
         definition["not"] = {"required": sorted(ending)}

@@ -32,8 +32,8 @@ RESERVED = frozenset(
     | {"while"}
 )
 
-#: A plain name among the dots and blanks of a path.
-_NAME = re.compile(r"\w+")
+#: A plain name after a dot.
+_FIELD = re.compile(r"\.\s*(\w+)")
 
 
 class ConditionError(AlertrouterError):
@@ -149,11 +149,15 @@ def parse(text: str) -> Node:
         raise error_at(text, wrong.at, wrong.message) from None
     except UnexpectedInput as unexpected:
         raise error_at(text, *mistakes.explain(text, _place_of(unexpected, text), _expected_by(unexpected))) from None
-    joined = [each for each in walk(node) if isinstance(each, Joined)]
-    if sum(len(each.parts) - 1 for each in joined) >= FACTORS:
+    # Counted only where there may be so many: this is asked of every condition.
+    if text.count("and") + text.count("or") >= FACTORS and _joints(node) >= FACTORS:
         remedy = "write several conditions under `when`, of which one is enough"
         raise error_at(text, 0, f"more than {FACTORS} tests joined by `and` and `or`; {remedy}")
     return node
+
+
+def _joints(node: Node) -> int:
+    return sum(len(each.parts) - 1 for each in walk(node) if isinstance(each, Joined))
 
 
 def walk(node: Node) -> Iterator[Node]:
@@ -266,12 +270,11 @@ class _Builder(Transformer[Token, Node]):
         return Threshold(str(function), _read(read_duration, duration), Span(_start(function), _end(duration)))
 
     def path(self, held: list[Token]) -> Node:
-        root, *elements = held
-        span = Span(_start(root), _end(held[-1]))
-        keys = tuple(key for element in elements if element.type != "RSQB" for key in _keys(element))
+        span = Span(_start(held[0]), _end(held[-1]))
+        keys = tuple(key for element in held if element.type != "RSQB" for key in _keys(element))
         if len(keys) + 1 > PATH_ELEMENTS:
             raise _Wrong(span.start, f"the path has {len(keys) + 1} elements; {PATH_ELEMENTS} are allowed")
-        return Path(str(root), keys, span)
+        return Path(held[0].partition(".")[0].rstrip(), keys, span)
 
 
 def _check_text(text: str) -> None:
@@ -281,6 +284,8 @@ def _check_text(text: str) -> None:
         raise error_at(text, 0, f"the condition has {size} bytes; {CONDITION_BYTES} are allowed; {remedy}")
     if not text.strip():
         raise error_at(text, 0, "the condition is empty; leave `when` out for a rule that always matches")
+    if text.count("(") <= PARENTHESIS_DEPTH:
+        return
     depth = 0
     for token in re.finditer(r"'(?:[^'\\]|\\.)*'|[()]", text, re.DOTALL):
         depth += {"(": 1, ")": -1}.get(token[0], 0)
@@ -296,11 +301,11 @@ def _keys(element: Token) -> list[str] | tuple[str | int]:
         return (index,)
     if element.type == "STRING":
         return (_unquote(element),)
-    names = _NAME.findall(element)
+    names = _FIELD.findall(element)
     if not RESERVED.isdisjoint(names):
-        word = next(name for name in _NAME.finditer(element) if name[0] in RESERVED)
-        at = _start(element) + word.start()
-        raise _Wrong(at, f"`{word[0]}` is a reserved word; write it in brackets: ['{word[0]}']")
+        word = next(name for name in _FIELD.finditer(element) if name[1] in RESERVED)
+        at = _start(element) + word.start(1)
+        raise _Wrong(at, f"`{word[1]}` is a reserved word; write it in brackets: ['{word[1]}']")
     return names
 
 
@@ -313,6 +318,8 @@ def _integer(token: Token) -> int:
 
 def _unquote(token: Token) -> str:
     inside = token[1:-1]
+    if "\\" not in inside and len(inside) * 4 <= STRING_BYTES:
+        return inside
     for escape in re.finditer(r"\\(.)", inside, re.DOTALL):
         if escape[1] not in "'\\":
             at = _start(token) + 1 + escape.start()

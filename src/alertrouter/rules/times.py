@@ -70,10 +70,10 @@ def _changes_on(schedule: Schedule, day: int) -> tuple[int, ...]:
     """Each ms of a day (counted from the epoch, in UTC) at which the schedule opens or closes."""
     start = day * _DAY_MS
     shifts = _shifts(schedule.zone, start)
-    # By a clock on the wall it opens or closes at its start, after its end and at midnight, and when the clock is set.
+    # By a clock on the wall it opens or closes at its start, after its end, and when the clock is set.
     edges = {shift for shift, _ in shifts}
     for offset in {offset for _, offset in shifts}:
-        for second in (0, _second_of(schedule.start), _second_of(schedule.end) + 1):
+        for second in (_second_of(schedule.start), _second_of(schedule.end) + 1):
             edges.add(start + (second * 1000 - offset) % _DAY_MS)
     return tuple(sorted(ms for ms in edges if schedule.holds(ms) is not schedule.holds(ms - 1)))
 

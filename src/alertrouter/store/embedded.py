@@ -16,13 +16,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
 from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from alertrouter.errors import SettingsInvalid, StoreUnavailable
 from alertrouter.store.store import connect
 
+_log = structlog.get_logger()
+
 _START_TIMEOUT_S = 30.0
+_START_AGAIN_S = 1.0
 #: After a SIGKILL of the parent the old server needs a moment to go.
 _LOCK_TIMEOUT_S = 3.0
 #: sun_path of unix(7), less its final NUL.
@@ -33,20 +37,55 @@ _PR_SET_PDEATHSIG = 1
 class EmbeddedRedis:
     """The running child. `url` is what `connect` takes; `stop` ends it and then frees the directory."""
 
-    def __init__(self, process: asyncio.subprocess.Process, url: str, lock: int, socket_folder: Path | None) -> None:
-        self._process = process
+    def __init__(self, program: str, data: Path, lock: int, socket: Path, socket_folder: Path | None) -> None:
+        self._program = program
+        self._data = data
         self._lock = lock
+        self._socket = socket
         self._socket_folder = socket_folder
-        self.url = url
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+        self.url = f"unix://{socket}"
 
     @property
     def pid(self) -> int:
         """Process id of the server."""
+        assert self._process is not None
         return self._process.pid
+
+    async def start(self) -> None:
+        """Start the server and wait until it answers. StoreUnavailable, with the place of its log, if it does not."""
+        log = self._data / "valkey.log"
+        self._process = await asyncio.create_subprocess_exec(
+            self._program,
+            *("--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"),
+            *("--dir", str(self._data), "--logfile", str(log), "--save", ""),
+            *("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(self._lock,),  # the child holds the lock until it is gone
+            preexec_fn=_die_with_parent(),
+            start_new_session=True,  # Ctrl-C is for us; we end the child when we are done with it
+        )
+        await _wait_until_up(self.url, self._process, log)
+
+    async def keep_up(self) -> None:
+        """Start the server again whenever it ends without having been asked to: nobody else would."""
+        while True:
+            assert self._process is not None
+            status = await self._process.wait()
+            if self._stopping:
+                return
+            _log.error("the embedded Redis ended; starting it again", status=status)
+            try:
+                await self.start()
+            except StoreUnavailable as error:
+                _log.error("the embedded Redis does not start", error=str(error))
+                await asyncio.sleep(_START_AGAIN_S)
 
     async def stop(self) -> None:
         """End the server with SIGTERM, which takes 0.1 s, or SIGKILL after 10 s."""
-        if self._process.returncode is None:
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(10):
@@ -74,24 +113,12 @@ async def start_embedded(data: Path) -> EmbeddedRedis:
         raise SettingsInvalid(f"data directory {data}: {error.strerror}; set ALERTROUTER_DATA_DIR") from error
     try:
         await _take_lock(lock, data)
-        socket, socket_folder = _socket_for(data)
-        log = data / "valkey.log"
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
-            *("--dir", str(data), "--logfile", str(log), "--save", ""),
-            *("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"),
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(lock,),  # the child holds the lock until it is gone
-            preexec_fn=_die_with_parent(),
-            start_new_session=True,  # Ctrl-C is for us; we end the child when we are done with it
-        )
     except BaseException:
         os.close(lock)
         raise
-    embedded = EmbeddedRedis(process, f"unix://{socket}", lock, socket_folder)
+    embedded = EmbeddedRedis(program, data, lock, *_socket_for(data))
     try:
-        await _wait_until_up(embedded, process, log)
+        await embedded.start()
     except BaseException:
         await embedded.stop()
         raise
@@ -146,8 +173,8 @@ def _die_with_parent() -> Callable[[], None] | None:
     return ask_for_signal
 
 
-async def _wait_until_up(embedded: EmbeddedRedis, process: asyncio.subprocess.Process, log: Path) -> None:
-    client = connect(embedded.url)
+async def _wait_until_up(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
+    client = connect(url)
     try:
         async with asyncio.timeout(_START_TIMEOUT_S):
             while process.returncode is None:

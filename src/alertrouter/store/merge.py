@@ -65,9 +65,10 @@ class Merge(Generic[In, Out]):
             try:
                 results = await self._flush([item for item, _, _ in batch])
             except BaseException as error:
-                # handed to every waiter, which decides; nobody may wait for ever
-                for _, ticket, _ in batch:
+                # handed to everyone who waits, who decide: whoever came later would only wait for the same
+                for _, ticket, _ in (*batch, *self._waiting):
                     ticket.fail(error)
+                self._waiting.clear()
                 if not isinstance(error, Exception):
                     raise
             else:

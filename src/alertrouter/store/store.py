@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import resources
 from itertools import chain
 from typing import Any, cast
 
 import msgspec
+import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from alertrouter.alert import Alert, Severity, Status
-from alertrouter.errors import StoreUnavailable
+from alertrouter.errors import SettingsInvalid, StoreUnavailable
 from alertrouter.record import REPAIR_AFTER_MS, News, Outcome, Record, State, Told
 from alertrouter.store.keys import Keys, keys_of
 from alertrouter.store.merge import Merge
@@ -38,6 +39,7 @@ CLOSED_LIFETIME_MS = 24 * 3600 * 1000
 HISTORY_LENGTH = 100_000
 
 _RANK_STEP = 10**13  # larger than any time in ms, so that rank orders before age; their sum is exact in a double
+_log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(Alert).decode
 
@@ -51,6 +53,7 @@ _SCRIPTS = {
     "settle": True,
     "recall": True,
     "backlog": True,
+    "bury": True,
 }
 
 
@@ -85,7 +88,7 @@ class Judged:
     service: str
     wake_at: int
     closed: bool
-    sends: tuple[tuple[str, int, str], ...]
+    sends: tuple[tuple[str, int, str], ...] = field(repr=False)  # holds routing keys
     parked: bool = False
     suspended_until: int = 0
 
@@ -128,16 +131,22 @@ class Settlement:
 def connect(url: str) -> Redis:
     """A client for the accept path and the worker: short time-outs, no hidden retries, waits for a free connection.
 
-    redis-py would by default retry for up to a minute and raise at the 101st concurrent command.
+    redis-py would by default retry for up to a minute and raise at the 101st concurrent command. Raises
+    SettingsInvalid for what is no address of a Redis.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=32,
-        timeout=2,
-        socket_timeout=2,
-        socket_connect_timeout=1,
-        retry=Retry(NoBackoff(), 0),
-    )
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=32,
+            timeout=2,
+            socket_timeout=2,
+            socket_connect_timeout=1,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise SettingsInvalid(
+            f"ALERTROUTER_REDIS_URL: {error}; write redis://host:6379/0, rediss:// for TLS, or unix:///path"
+        ) from error
     return Redis.from_pool(pool)
 
 
@@ -224,7 +233,8 @@ class AlertStore:
             [keys.due, keys.owners, self._leases],
             [now, self.owner, LEASE_MS, OWNER_DEAD_AFTER_MS, most, keys.alert, keys.leases],
         )
-        return [_record_of(flat) for flat in answer[1:]], int(float(answer[0] or 0))
+        readable = [(id_, await self._read(id_, "\n\n" + id_.decode(), flat)) for id_, flat in answer[1:]]
+        return [record for _, record in readable if record is not None], int(float(answer[0] or 0))
 
     async def count(self, record: Record, windows: Mapping[str, int], now: int) -> Sequence[int]:
         """What each threshold (by key, with its window in ms) has counted, this version of this record included once."""
@@ -232,7 +242,7 @@ class AlertStore:
             Sequence[int],
             await self._run(
                 "count",
-                [self.keys.count + key for key in windows],
+                [self.keys.count + key + part for key in windows for part in ("", ":answers", ":given")],
                 [now, f"{record.version} {record.id}", *windows.values()],
             ),
         )
@@ -279,14 +289,30 @@ class AlertStore:
         self._turn += 1
         answer = await self._run(
             "claim_sends",
-            [keys.waiting, self._leases, keys.fence],
-            [now, LEASE_MS, most, calls_per_minute, self._turn, keys.alert, keys.wait, keys.calls],
+            [keys.waiting, self._leases, keys.fence, keys.owners, keys.due],
+            [now, LEASE_MS, most, calls_per_minute, self._turn, keys.alert, keys.wait, keys.calls, self.owner],
         )
-        claims = [
-            Claim(destination.decode(), fence.decode(), int(lease_until), _record_of(flat))
-            for destination, fence, lease_until, flat in answer[1:]
-        ]
+        claims = []
+        for destination, fence, lease_until, id_, flat in answer[1:]:
+            record = await self._read(id_, f"{fence.decode()}\n{destination.decode()}\n{id_.decode()}", flat)
+            if record is not None:
+                claims.append(Claim(destination.decode(), fence.decode(), int(lease_until), record))
         return claims, int(float(answer[0] or 0))
+
+    async def _read(self, id_: bytes, lease: str, flat: Sequence[bytes]) -> Record | None:
+        """A claimed record, or None where this program cannot read it: one such must not hold up all others."""
+        try:
+            return _record_from(dict(zip(flat[::2], flat[1::2], strict=True)))
+        except (KeyError, ValueError, msgspec.MsgspecError) as error:
+            _log.error("a record cannot be read and is set aside", dedup_key=id_.decode(), error=repr(error))
+            letter = msgspec.json.encode({"id": id_.decode(), "reason": f"the record cannot be read: {error!r}"})
+            await self._run("bury", [self._leases, self.keys.dead], [id_, lease, letter])
+            return None
+
+    async def beat(self, now: int) -> None:
+        """Say that this worker lives; its leases fall when it has not for ten seconds."""
+        async with _as_unavailable():
+            await self._client.zadd(self.keys.owners, {self.owner: now})
 
     async def settle(self, settlement: Settlement, now: int) -> bool:
         """Put down how a send ended. False if its lease was taken away meanwhile."""
@@ -386,10 +412,6 @@ _NEWS = {word.encode(): word for word in News}
 _OUTCOME = {word.encode(): word for word in Outcome}
 
 
-def _record_of(flat: Sequence[bytes]) -> Record:
-    return _record_from(dict(zip(flat[::2], flat[1::2], strict=True)))
-
-
 def _record_from(fields: Mapping[bytes, bytes]) -> Record:
     """A record from its Redis hash. Fields of a destination are named t:<destination>:<field>."""
     told: dict[str, dict[str, str]] = {}
@@ -402,7 +424,8 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
         version=int(fields[b"version"]),
         status=_STATUS[fields[b"status"]],
         severity=_SEVERITY[fields[b"severity"]],
-        news=_NEWS[fields[b"news"]],
+        # words that a later version of this program may have written do not make the record unreadable
+        news=_NEWS.get(fields[b"news"], News.AGAIN),
         alert=_decode_alert(fields[b"alert"]),
         fired=fields.get(b"fired") == b"1",
         resolved_version=int(fields.get(b"resolved_version", 0)),
@@ -411,7 +434,7 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
         first_heard=int(fields[b"first_heard"]),
         last_heard=int(fields[b"last_heard"]),
         count=int(fields[b"count"]),
-        outcome=_OUTCOME[fields[b"outcome"]],
+        outcome=_OUTCOME.get(fields[b"outcome"], Outcome.PENDING),
         rule=fields.get(b"rule", b"").decode(),
         reason=fields.get(b"reason", b"").decode(),
         service=fields.get(b"service", b"").decode(),

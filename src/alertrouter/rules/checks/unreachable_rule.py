@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
 
 from alertrouter.rules.condition import Condition
 from alertrouter.rules.finding import Finding, PlacedRule, RulesDirectory, finding_of
@@ -24,6 +25,9 @@ from alertrouter.rules.logic import implies, meaning
 from alertrouter.rules.syntax import Compare, Exists, Joined, Literal, Matches, Node, Not, Path, walk
 
 ID = "unreachable-rule"
+
+#: In characters. A longer text is compared only with the same text, because it has too many parts.
+LONGEST_PHRASE = 80
 
 
 def find(directory: RulesDirectory) -> Iterator[Finding]:
@@ -90,34 +94,67 @@ def _clues(broad: Node) -> frozenset[Hashable]:
     """Traits of which every condition that implies `broad` has one."""
     match broad:
         case Joined("and", parts):
-            return _clues(parts[0])
+            return min(map(_clues, parts), key=_commonness)  # each part must be implied: the rarest tells most
         case Joined("or", parts):
             return frozenset().union(*map(_clues, parts))
         case Not():
-            return frozenset({"not"})
+            return frozenset({_NEGATION})
         case Exists(path=path):
-            return frozenset({meaning(path)})
-    exact = _whole_text(broad)
-    if exact is not None:
-        return frozenset({exact})
-    match broad:
-        case Compare(operator=">" | ">=" | "<" | "<=", left=Path() as path) | Matches(left=Path() as path):
-            return frozenset({meaning(path)})
-    return frozenset({meaning(broad)})
+            return frozenset({_Field(meaning(path))})
+        case Compare(operator=">" | ">=" | "<" | "<=", left=Path() as path):
+            return frozenset({_Field(meaning(path))})
+    sought = _text_sought(broad)
+    if sought is None:
+        return frozenset({meaning(broad)})
+    path, text, part = sought
+    return frozenset({("part" if part else "whole", meaning(path), text)})
 
 
 def _traits(narrow: Node) -> frozenset[Hashable]:
     traits: set[Hashable] = set()
     for node in walk(narrow):
-        traits |= {meaning(node), "not" if isinstance(node, Not) else _whole_text(node)}
+        traits.add(_NEGATION if isinstance(node, Not) else meaning(node))
+        if isinstance(node, Path):
+            traits.add(_Field(meaning(node)))
+        if (sought := _text_sought(node)) is not None:
+            path, text, _ = sought
+            field = meaning(path)
+            traits.add(("whole", field, text))
+            traits.update(("part", field, piece) for piece in _pieces(text))
     return frozenset(traits)
 
 
-def _whole_text(node: Node) -> Hashable:
-    """The same for all tests that one path is, in some casing, one text. None for other tests."""
+#: The traits that many conditions share.
+_NEGATION = "not"
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A condition looks at this field, in whichever way."""
+
+    path: Hashable
+
+
+def _commonness(clues: frozenset[Hashable]) -> int:
+    return sum(clue == _NEGATION or isinstance(clue, _Field) for clue in clues)
+
+
+def _text_sought(node: Node) -> tuple[Path, str, bool] | None:
+    """The field, the text in one casing, and whether it is but a part, for tests that look for one text in one field."""
     match node:
-        case Compare("==", Path() as path, Literal(value=str(text))) | Matches(
-            False, _, Path() as path, Literal(value=str(text))
-        ):
-            return "text", meaning(path), text.casefold()
+        case Compare("==", Path() as path, Literal(value=str(text))):
+            return path, text.casefold(), False
+        case Matches(part, _, Path() as path, Literal(value=str(text))):
+            return path, text.casefold(), part
     return None
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Every text within it, if it is no longer than what people look for; of a longer one, itself alone."""
+    if len(text) > LONGEST_PHRASE:
+        yield text
+        return
+    yield ""
+    for start in range(len(text)):
+        for end in range(start + 1, len(text) + 1):
+            yield text[start:end]

@@ -9,9 +9,15 @@
 local now, window, resend_after, hold = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local rolling, history_length = ARGV[5] == 'rolling', ARGV[6]
 
+-- Another occurrence than the record's: another name, and a later start where both are dated.
+local function is_later(r, episode, episode_at)
+  if episode == '' or r.episode == '' or episode == r.episode then return false end
+  return episode_at == 0 or r.episode_at == 0 or episode_at > r.episode_at
+end
+
 -- firing on top of a firing or acknowledged record
 local function heard_again(r, severity, episode, episode_at)
-  if r.episode_at > 0 and episode_at > r.episode_at and episode ~= r.episode then return 'episode' end
+  if is_later(r, episode, episode_at) then return 'episode' end
   if severity ~= r.severity then return 'severity' end
   if r.outcome == 'pending' or r.status == 'acknowledged' then return 'duplicate' end
   if r.outcome ~= 'delivered' then return 'again' end
@@ -70,7 +76,7 @@ for i = 1, #KEYS - 3 do
     else
       local version = redis.call('HINCRBY', key, 'version', 1)
       local hold_until = '0'
-      if kind == 'new' and r and episode ~= '' and (episode == r.episode or episode_at <= r.episode_at) then
+      if kind == 'new' and r and episode ~= '' and not is_later(r, episode, episode_at) and r.episode ~= '' then
         hold_until = string.format('%.0f', now + hold) -- a late copy of what is already resolved
       end
       if r and r.episode_at > episode_at then

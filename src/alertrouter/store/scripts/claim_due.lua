@@ -1,7 +1,7 @@
 -- claim_due: lease records that are due to be judged, after taking back what dead or stuck workers hold.
 -- KEYS  1 due  2 owners  3 this worker's leases
 -- ARGV  1 now  2 owner  3 lease  4 an owner is dead after (ms)  5 at most  6 prefix of records  7 prefix of leases
--- Returns {when the next record is due (ms, '' for none), then per record: its hash, flat}.
+-- Returns {when the next record is due (ms, '' for none), then per record: {its id, its hash, flat}}.
 local now, owner, lease, dead_after = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local record_prefix, lease_prefix = ARGV[6], ARGV[7]
 
@@ -37,7 +37,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT
   local record = redis.call('HGETALL', record_prefix .. id)
   if #record > 0 then
     redis.call('ZADD', KEYS[3], string.format('%.0f', now + lease), '\n\n' .. id)
-    claimed[#claimed + 1] = record
+    claimed[#claimed + 1] = {id, record}
   end
 end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')

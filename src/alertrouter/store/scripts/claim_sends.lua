@@ -1,14 +1,16 @@
 -- claim_sends: lease sends that wait, best rank first, within each destination's call limit.
--- KEYS  1 waiting  2 this worker's leases  3 fence
+-- KEYS  1 waiting  2 this worker's leases  3 fence  4 owners  5 due
 -- ARGV  1 now  2 lease (ms)  3 at most  4 calls allowed per destination in 60 s (0 = no limit)  5 where to start
---       6 prefix of records  7 prefix of wait queues  8 prefix of calls
+--       6 prefix of records  7 prefix of wait queues  8 prefix of calls  9 owner
 -- Returns {when the next call is allowed (ms, '' if nothing waits for one), then per send:
---       {destination, fence, lease_until, the record's hash, flat}}.
+--       {destination, fence, lease_until, the record's id, its hash, flat}}.
 local now, lease, most, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local record_prefix, wait_prefix, calls_prefix = ARGV[6], ARGV[7], ARGV[8]
 local lease_until = string.format('%.0f', now + lease)
 local minute = 60000
 
+-- leases are looked for by their owner: one that nobody knows would keep them for ever
+redis.call('ZADD', KEYS[4], ARGV[1], ARGV[9])
 local destinations = redis.call('SMEMBERS', KEYS[1])
 table.sort(destinations)
 local claimed, next_call = {''}, nil
@@ -30,7 +32,10 @@ for n = 1, #destinations do
     for _, id in ipairs(redis.call('ZRANGE', queue, 0, take - 1)) do
       redis.call('ZREM', queue, id)
       local key = record_prefix .. id
-      if redis.call('EXISTS', key) == 1 then
+      local leased_until = redis.call('HGET', key, 't:' .. destination .. ':lease_until')
+      if leased_until and tonumber(leased_until) > now then
+        redis.call('ZADD', KEYS[5], 'LT', leased_until, id) -- one send at a time: after that one it is judged again
+      elseif redis.call('EXISTS', key) == 1 then
         local fence = string.format('%.0f', redis.call('INCR', KEYS[3]))
         redis.call('HSET', key, 't:' .. destination .. ':lease', fence, 't:' .. destination .. ':lease_until', lease_until)
         redis.call('ZADD', KEYS[2], lease_until, fence .. '\n' .. destination .. '\n' .. id)
@@ -38,7 +43,7 @@ for n = 1, #destinations do
           redis.call('ZADD', calls, ARGV[1], fence)
           redis.call('PEXPIRE', calls, minute)
         end
-        claimed[#claimed + 1] = {destination, fence, lease_until, redis.call('HGETALL', key)}
+        claimed[#claimed + 1] = {destination, fence, lease_until, id, redis.call('HGETALL', key)}
         most = most - 1
       end
     end

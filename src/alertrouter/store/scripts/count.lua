@@ -1,21 +1,25 @@
 -- count: what thresholds of rules have counted, one version of one record included, however often it is asked.
--- KEYS  1.. one zset per threshold, "<version> <id>" by when it was counted (ms)
+-- KEYS  per threshold 3: zset of what it counts, "<version> <id>" by when (ms); the answers given, a hash by the same;
+--       zset of the answers by when they were given
 -- ARGV  1 now  2 what to count: "<version> <id>"  then per threshold its window (ms)
--- Returns per threshold how many were counted within its window. What was counted keeps the answer it got, in a hash
---       beside the zset, so that judging it again (a retry, a take-over, the look before sending) decides the same.
+-- Returns per threshold how many were counted within its window. What was counted keeps the answer it got, through a
+--       reset too, so that judging it again (a retry, a take-over, the look before sending) decides the same.
 local now, counted = tonumber(ARGV[1]), ARGV[2]
 local results = {}
-for i, key in ipairs(KEYS) do
+for i = 1, #KEYS / 3 do
+  local counts, answers, given = KEYS[i * 3 - 2], KEYS[i * 3 - 1], KEYS[i * 3]
   local window = tonumber(ARGV[2 + i])
-  local answers = key .. ':answers'
+  local too_old = string.format('%.0f', now - window)
+  redis.call('ZREMRANGEBYSCORE', counts, '-inf', too_old)
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', given, '-inf', too_old)) do redis.call('HDEL', answers, old) end
+  redis.call('ZREMRANGEBYSCORE', given, '-inf', too_old)
   local answer = tonumber(redis.call('HGET', answers, counted) or '0')
   if answer == 0 then
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now - window))
-    redis.call('ZADD', key, ARGV[1], counted)
-    answer = redis.call('ZCARD', key)
+    redis.call('ZADD', counts, ARGV[1], counted)
+    answer = redis.call('ZCARD', counts)
     redis.call('HSET', answers, counted, answer)
-    redis.call('PEXPIRE', key, window)
-    redis.call('PEXPIRE', answers, window)
+    redis.call('ZADD', given, ARGV[1], counted)
+    for _, key in ipairs({counts, answers, given}) do redis.call('PEXPIRE', key, window) end
   end
   results[i] = answer
 end

@@ -4,7 +4,7 @@
 --       then per record 11: id, version, outcome, rule, reason, service, wake_at, closed (0|1), parked (0|1),
 --       suspended_until, number of sends, and per send 3: destination, score in its wait queue, routing key ('' keeps the pinned one)
 -- Returns the number of records put down; the others have newer news and are due again.
-local record_prefix, wait_prefix = ARGV[2], ARGV[3]
+local now, record_prefix, wait_prefix = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local at, count = 5, 0
 while at < #ARGV do
   local id, version, outcome, rule, reason = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
@@ -23,10 +23,16 @@ while at < #ARGV do
     for s = 0, sends - 1 do
       local destination, score, routing_key = ARGV[first_send + s * 3 + 1], ARGV[first_send + s * 3 + 2],
         ARGV[first_send + s * 3 + 3]
-      redis.call('ZADD', wait_prefix .. destination, score, id)
-      redis.call('SADD', KEYS[3], destination)
-      if routing_key ~= '' then redis.call('HSET', key, 't:' .. destination .. ':key', routing_key) end
-      waits[#waits + 1] = destination
+      local lease_until = tonumber(redis.call('HGET', key, 't:' .. destination .. ':lease_until') or '0')
+      if lease_until > now then
+        -- another worker sends meanwhile, by what it knew: look again when it is done, and leave its key alone
+        redis.call('ZADD', KEYS[1], 'LT', string.format('%.0f', lease_until), id)
+      else
+        redis.call('ZADD', wait_prefix .. destination, score, id)
+        redis.call('SADD', KEYS[3], destination)
+        if routing_key ~= '' then redis.call('HSET', key, 't:' .. destination .. ':key', routing_key) end
+        waits[#waits + 1] = destination
+      end
     end
     redis.call('HSET', key, 'outcome', outcome, 'rule', rule, 'reason', reason, 'service', service,
       'waits', table.concat(waits, '\n'), 'suspended_until', suspended_until)

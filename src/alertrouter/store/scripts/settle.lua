@@ -15,7 +15,7 @@ for at = 5, #ARGV - 1, 13 do
   local ambiguous, detail = ARGV[at + 12], ARGV[at + 13]
   local key, told = record_prefix .. id, 't:' .. destination .. ':'
   redis.call('ZREM', KEYS[2], fence .. '\n' .. destination .. '\n' .. id)
-  local f = redis.call('HMGET', key, 'version', told .. 'lease', told .. 'unsure', 'outcome')
+  local f = redis.call('HMGET', key, 'version', told .. 'lease', told .. 'unsure', 'outcome', 'rule', 'service')
   if f[2] ~= fence then
     if f[1] then
       if result == 'delivered' or ambiguous == '1' then redis.call('HSET', key, told .. 'unsure', ARGV[1]) end
@@ -26,7 +26,7 @@ for at = 5, #ARGV - 1, 13 do
     redis.call('HSET', key, told .. 'lease', '', told .. 'lease_until', '0')
     if result == 'delivered' then
       redis.call('HSET', key, told .. 'state', state, told .. 'version', told_version, told .. 'at', ARGV[1],
-        told .. 'tries', '0', told .. 'not_before', '0')
+        told .. 'tries', '0', told .. 'not_before', '0', told .. 'dead', '0')
       if state == 'triggered' then redis.call('HSET', key, 'delivered_at', ARGV[1]) end
       local unsure = tonumber(f[3] or '0')
       if unsure > 0 and now >= unsure + repair_after then redis.call('HSET', key, told .. 'unsure', '0') end
@@ -35,14 +35,15 @@ for at = 5, #ARGV - 1, 13 do
       redis.call('HSET', key, told .. 'not_before', not_before)
       if ambiguous == '1' then redis.call('HSET', key, told .. 'unsure', ARGV[1]) end
     elseif result == 'refused' then
-      redis.call('HSET', key, told .. 'dead', version, told .. 'tries', '0', told .. 'unsure', '0')
+      redis.call('HSET', key, told .. 'dead', version, told .. 'tries', '0')
       redis.call('HSET', KEYS[3], id .. ' ' .. version .. ' ' .. destination, detail)
     end
     if f[1] == version then
       if outcome ~= f[4] then
         redis.call('HSET', key, 'outcome', outcome)
         redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'id', id, 'at', ARGV[1], 'version', version,
-          'outcome', outcome, 'destination', destination, 'state', state, 'reason', detail)
+          'outcome', outcome, 'rule', f[5] or '', 'service', f[6] or '', 'destination', destination, 'state', state,
+          'reason', detail)
       end
       if outcome == 'dead_lettered' then redis.call('ZADD', KEYS[5], ARGV[1], id) end
       if wake_at ~= '0' then redis.call('ZADD', KEYS[1], 'LT', wake_at, id) end
