@@ -56,7 +56,7 @@ class Service:
         self._clock = clock
         self.store = store
         self._loaded = look(settings.rules)
-        self.rules = self._put_in_force(load_rules(settings.rules))
+        self.rules = self._put_in_force(load_rules(settings.rules, now=clock()))
         self.worker = Worker(
             store,
             pagerduty,
@@ -86,7 +86,7 @@ class Service:
     async def _reload(self) -> Ruleset:
         try:
             # thousands of rules take seconds to load, and alerts keep coming
-            ruleset = await asyncio.to_thread(load_rules, self._settings.rules, self.rules.ruleset)
+            ruleset = await asyncio.to_thread(load_rules, self._settings.rules, self.rules.ruleset, now=self._clock())
         except RulesInvalid as error:
             telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(0)
             _log.error("rules not reloaded; the old ones stay in force", errors=error.problems)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
+from alertrouter.errors import StoreUnavailable
 from alertrouter.record import Outcome
 from alertrouter.store.store import Dedup
 from tests.alerts import HOUR, MINUTE, SECOND, make_alert
 from tests.service.conftest import SEARCH_KEY, Rig
+from tests.waiting import until
 
 TRIGGER, RESOLVE = ("trigger", "d"), ("resolve", "d")
 
@@ -208,3 +213,84 @@ async def test_a_fault_of_ours_pages_rather_than_loses_the_page(rig: Rig, monkey
     monkeypatch.setattr("alertrouter.delivery.worker.enrich", broken)
     await rig.hear(make_alert(service="search"))
     assert rig.sent == [TRIGGER], "through the default key, as it was received"
+
+
+async def test_a_refused_key_is_not_where_the_next_page_goes(rig: Rig) -> None:
+    """The key of an open incident was deleted at PagerDuty: its resolve is lost, the next episode must page."""
+    await rig.hear(make_alert())
+    rig.sandbox.fail(400, times=10, routing_key="d" * 32)
+    rig.change_rules({}, **{"pagerduty:default": "n" * 32})
+    await rig.hear(make_alert(status="resolved", ended=rig.clock.advance(MINUTE)))
+    await rig.hear(make_alert(started=rig.clock.advance(MINUTE)))
+    assert rig.sent == [TRIGGER, ("trigger", "n")]
+
+
+async def test_a_resolve_follows_an_attempt_that_may_have_opened(rig: Rig) -> None:
+    """A 504 may have opened it; the 403 of a proxy after that does not undo it."""
+    rig.sandbox.fail(504)
+    rig.sandbox.fail(403)
+    await rig.hear(make_alert())
+    await rig.settle(MINUTE)
+    await rig.hear(make_alert(status="resolved", ended=rig.clock()))
+    assert rig.sent == [RESOLVE]
+
+
+async def test_a_repair_that_fails_does_not_undo_the_delivery(rig: Rig) -> None:
+    rig.sandbox.fail(504)
+    await rig.hear(make_alert())
+    await rig.settle(MINUTE)
+    rig.sandbox.fail(503)
+    await rig.settle(MINUTE)
+    await rig.settle(MINUTE)
+    outcomes = [entry["outcome"] for entry in await rig.store.history(10)]
+    assert outcomes == ["delivered"]
+    assert rig.sent == [TRIGGER, TRIGGER]
+
+
+async def test_what_waited_goes_to_the_key_in_force_when_it_leaves(rig: Rig) -> None:
+    await rig.store.accept([make_alert()], rig.clock())
+    await rig.worker._judge_due()
+    rig.change_rules({}, **{"pagerduty:default": "n" * 32})
+    await rig.settle()
+    assert rig.sent == [("trigger", "n")]
+
+
+async def test_redis_away_for_a_threshold_is_not_an_unsure_attempt(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    flood = "sets: {start: [{rule: f, when: trigger_count over 5 minutes > 0, then: {annotate: x}}]}\ncatch_all: {}\n"
+    rig.change_rules({"global.yaml": flood})
+    await rig.store.accept([make_alert()], rig.clock())
+    await rig.worker._judge_due()
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.store, "count", away)
+        await rig.worker._begin_sends()
+        await asyncio.gather(*rig.worker._in_flight)
+    await rig.settle()
+    record = await rig.store.record(make_alert().id)
+    assert record is not None and rig.sent == [TRIGGER]
+    assert record.told_of("pagerduty:default").unsure == 0
+
+
+async def test_a_fault_in_one_step_stops_neither_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged, failures = rig.store.judged, iter(range(2))
+
+    async def faulty(batch: Any, now: int) -> None:
+        for _ in failures:
+            raise ZeroDivisionError
+        await judged(batch, now)
+
+    monkeypatch.setattr(rig.store, "judged", faulty)
+    running = asyncio.create_task(rig.worker.run())
+    await rig.store.accept([make_alert()], rig.clock())
+    rig.worker.wake()
+
+    def pass_time() -> bool:
+        rig.clock.advance(SECOND)
+        return rig.sent == [TRIGGER]
+
+    await until(pass_time)
+    rig.worker.stop(1)
+    await running

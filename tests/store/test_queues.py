@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+from redis.asyncio import Redis
+
 from alertrouter.alert import Status
-from alertrouter.record import Outcome, Record, State
+from alertrouter.record import News, Outcome, Record, State
 from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement
 from tests.alerts import MINUTE, NIGHT, SECOND, make_alert
 from tests.store.conftest import MakeStore
@@ -219,3 +222,78 @@ async def test_history_says_how_alerts_ended(store: AlertStore) -> None:
         "OPS-1",
     )
     assert KEY not in str(await store.history(10)), "routing keys stay in the record"
+
+
+async def test_two_workers_that_judged_the_same_never_both_send(make_store: MakeStore) -> None:
+    """w2 read the record before w1 leased its send: what w2 decides must not make a second one."""
+    w1, w2 = make_store(), make_store()
+    await w1.accept([make_alert()], NIGHT)
+    [stale], _ = await w2.claim_due(NIGHT, 10)
+    await w1.accept([make_alert(severity="error")], NIGHT)
+    [fresh], _ = await w1.claim_due(NIGHT, 10)
+    await w2.judged([to_send(stale)], NIGHT)
+    [fresh_too], _ = await w2.claim_due(NIGHT, 10)
+    await w1.judged([to_send(fresh)], NIGHT)
+    [sending], _ = await w1.claim_sends(NIGHT, 10, 0)
+
+    await w2.judged([to_send(fresh_too, (PAGERDUTY, 0, "other key" * 3))], NIGHT)
+    assert (await w2.claim_sends(NIGHT, 10, 0))[0] == []
+    record = await w1.record(sending.record.id)
+    assert record is not None and record.told_of(PAGERDUTY).key == KEY, "the key under the running send stays"
+    assert await w1.settle(delivered(sending), NIGHT)
+
+
+async def test_a_send_that_waits_is_not_leased_under_a_running_one(make_store: MakeStore, client: Redis) -> None:
+    mine, theirs = make_store(), make_store()
+    claim = await claimed(mine)
+    await client.zadd(mine.keys.wait + PAGERDUTY, {claim.record.id: 0})
+    await client.sadd(mine.keys.waiting, PAGERDUTY)
+    assert (await theirs.claim_sends(NIGHT, 10, 0))[0] == []
+    assert (await theirs.claim_due(NIGHT, 10))[1] == claim.lease_until, "looked at again when that lease has ended"
+
+
+async def test_a_lease_is_found_though_its_owner_never_claimed_to_judge(make_store: MakeStore) -> None:
+    judge, sender, alive = make_store(), make_store(), make_store()
+    await judge.accept([make_alert()], NIGHT)
+    [record], _ = await judge.claim_due(NIGHT, 10)
+    await judge.judged([to_send(record)], NIGHT)
+    assert len((await sender.claim_sends(NIGHT, 10, 0))[0]) == 1
+    assert len((await alive.claim_due(NIGHT + 10 * SECOND, 10))[0]) == 1
+
+
+async def test_a_heartbeat_keeps_leases(make_store: MakeStore) -> None:
+    mine, theirs = make_store(), make_store()
+    await claimed(mine)
+    await mine.beat(NIGHT + 9 * SECOND)
+    assert (await theirs.claim_due(NIGHT + 12 * SECOND, 10))[0] == []
+
+
+@pytest.mark.parametrize("field", ["version", "alert", "severity", "id"])
+async def test_a_record_that_cannot_be_read_keeps_no_other_waiting(
+    store: AlertStore, client: Redis, field: str
+) -> None:
+    await store.accept([make_alert("bad"), make_alert("good")], NIGHT)
+    await client.hset(store.keys.alert + make_alert("bad").id, field, "?" if field != "id" else b"\xff")
+    records, _ = await store.claim_due(NIGHT, 10)
+    assert [record.alert.fingerprint for record in records] == ["good"]
+    assert (await store.backlog(NIGHT))["dead_letters"] == 1
+    assert (await store.claim_due(NIGHT + MINUTE, 10))[0] == records, "it does not come again"
+
+
+async def test_words_of_a_later_version_are_read(store: AlertStore, client: Redis) -> None:
+    await store.accept([make_alert()], NIGHT)
+    await client.hset(store.keys.alert + make_alert().id, mapping={"outcome": "unheard_of", "news": "unheard_of"})
+    [record], _ = await store.claim_due(NIGHT, 10)
+    assert (record.outcome, record.news) == (Outcome.PENDING, News.AGAIN)
+
+
+async def test_a_refusal_does_not_forget_an_unsure_attempt(store: AlertStore) -> None:
+    claim = await claimed(store)
+    again = Settlement(claim, Result.AGAIN, Outcome.PENDING, wake_at=NIGHT + 1, not_before=NIGHT + 1, ambiguous=True)
+    await store.settle(again, NIGHT)
+    [record], _ = await store.claim_due(NIGHT + 1, 10)
+    await store.judged([to_send(record)], NIGHT + 1)
+    [claim], _ = await store.claim_sends(NIGHT + 1, 10, 0)
+    await store.settle(Settlement(claim, Result.REFUSED, Outcome.DEAD_LETTERED, detail="{}"), NIGHT + 1)
+    record_now = await store.record(claim.record.id)
+    assert record_now is not None and record_now.told_of(PAGERDUTY).is_open

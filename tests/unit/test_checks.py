@@ -132,6 +132,16 @@ def test_what_ends_or_is_disabled_hides_nothing(tmp_path: Path) -> None:
     assert found(tmp_path, "unreachable-rule", everything, {**everything, "disabled": True}) == []
 
 
+def test_a_look_up_hides_nothing(tmp_path: Path) -> None:
+    look_up = {"source": "event.custom_details.service", "regex": ".+", "lookup_by": "service_name"}
+    text = rules(
+        {"then": {"dynamic_route_to": look_up}},
+        {"when": "event.class exists", "then": {"route_to": "shop"}},
+        catch_all={"route_to": "unrouted"},
+    )
+    assert [each.check for each in findings(tmp_path, {"router.yaml": text})] == []
+
+
 def test_sets_hide_nothing_from_each_other(tmp_path: Path) -> None:
     text = yaml.safe_dump(
         {

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from alertrouter.cli import main
 from alertrouter.rules.finding import Finding, Gravity
-from alertrouter.rules.finding_formats import as_github
+from alertrouter.rules.finding_formats import as_github, as_sarif
 from tests.rules.test_wrong_files import FINE, PLACES, WRONG, fill
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +148,12 @@ def test_sarif(tmp_path: Path) -> None:
     ]
 
 
+def test_sarif_names_files_by_address() -> None:
+    log = json.loads(as_sarif([Finding("my rules/ß.yaml", 1, 2, "syntax", Gravity.ERROR, "no")], {}, "1"))
+    (finding,) = log["runs"][0]["results"]
+    assert finding["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "my%20rules/%C3%9F.yaml"
+
+
 def test_github_shows_a_problem_beside_its_line(tmp_path: Path) -> None:
     fill(tmp_path, {**FINE, "global.yaml": EXPIRED})
     result = run(str(tmp_path), *AT, "-o", "github")
@@ -201,6 +207,8 @@ def test_rules_need_a_test_as_soon_as_there_are_tests(tmp_path: Path) -> None:
             True,
         ),
         ({}, "https://wiki.example.org/shop", False),
+        ({}, ".", True),
+        ({}, "null", False),
     ],
 )
 def test_runbooks_are_looked_for_beside_the_rules(

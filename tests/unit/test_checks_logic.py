@@ -52,6 +52,8 @@ def holds(text: str, event: dict[str, Any]) -> bool:
 @example("event.a == 'x'", "event.a matches part exactly 'X'", {"a": "x"})
 @example("not (event.a > 1)", "not (event.a > 2)", {"a": 3})
 @example("event.a matches 'x'", "event.a == 'x'", {"a": "X"})
+@example("event.a matches part 'x'", "event.a matches 'x'", {"a": "xy"})
+@example("event.a < 2", "event.a < 1", {"a": 1.5})
 def test_what_is_implied_holds(narrow: str, broad: str, event: dict[str, Any]) -> None:
     if implies(tree(narrow), tree(broad)) and holds(narrow, event):
         assert holds(broad, event)

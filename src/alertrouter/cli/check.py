@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from alertrouter import __version__
+from alertrouter.rules.build import CONFIG
 from alertrouter.rules.check import check, pages
-from alertrouter.rules.document import Document
 from alertrouter.rules.finding import Finding, Gravity, RulesDirectory, finding_of
 from alertrouter.rules.finding_formats import as_github, as_json, as_sarif
 from alertrouter.rules.load import Reading, read_rules
@@ -68,11 +68,7 @@ def _findings(reading: Reading, rules: Path, now: int, *, with_cost: bool) -> li
         documents=reading.documents,
         now=now,
         tested=_words_of_tests(rules / "tests"),
-        runbooks_missing=frozenset(
-            str(document["runbook"])
-            for document in reading.documents.values()
-            if "runbook" in document and _is_missing(str(document["runbook"]), rules, reading)
-        ),
+        runbooks_missing=frozenset(_missing_runbooks(reading, rules)),
     )
     return sorted([*refused, *check(directory, with_cost=with_cost)])
 
@@ -85,16 +81,17 @@ def _words_of_tests(tests: Path) -> frozenset[str] | None:
     return frozenset(word for text in texts for word in _NAME.findall(text))
 
 
-def _is_missing(runbook: str, rules: Path, reading: Reading) -> bool:
-    """Whether a path is in neither of the places where runbooks are, as far as that can be told from here."""
-    if "://" in runbook:
-        return False
+def _missing_runbooks(reading: Reading, rules: Path) -> Iterator[str]:
+    """The runbook paths under which nothing is found, as far as that can be told from here."""
     places = [rules.resolve().parent, rules]
-    config: Document | None = reading.documents.get("alertrouter.yaml")
-    kept_elsewhere = config is not None and "runbook_base" in config
-    if kept_elsewhere and not any((place / Path(runbook).parts[0]).exists() for place in places):
-        return False
-    return not any((place / runbook).is_file() for place in places)
+    may_be_elsewhere = "runbook_base" in reading.documents[CONFIG]
+    for document in reading.documents.values():
+        match document.get("runbook"):
+            case str(path) if "://" not in path:
+                folder = path.partition("/")[0]
+                is_here = not may_be_elsewhere or any((place / folder).exists() for place in places)
+                if is_here and not any((place / path).is_file() for place in places):
+                    yield path
 
 
 def _summary(findings: Sequence[Finding], reading: Reading, rules: Path) -> str:

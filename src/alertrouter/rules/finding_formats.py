@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import quote
 
 from alertrouter.rules.finding import Finding, Gravity
 
@@ -69,7 +70,7 @@ def _described(check: str, page: str) -> dict[str, Any]:
 
 def _result(finding: Finding, rule_index: int) -> dict[str, Any]:
     place = {
-        "artifactLocation": {"uri": finding.file},
+        "artifactLocation": {"uri": quote(finding.file)},
         "region": {"startLine": finding.line, "startColumn": finding.column},
     }
     return {

@@ -48,12 +48,19 @@ class _Files:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Rules are many small objects, all of which stay: to look for garbage among them is a third of the loading."""
+    """Rules are many small objects, all of which stay: to look for garbage among them is a third of the loading.
+
+    So they go to the oldest generation unlooked at, or, where the process has frozen such objects, to those.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        has_frozen = gc.get_freeze_count() > 0
+        gc.freeze()
+        if not has_frozen:
+            gc.unfreeze()
         if was_enabled:
             gc.enable()
 
