@@ -56,6 +56,7 @@ class Told(msgspec.Struct, frozen=True, gc=False):
 
     version:      the heard version last confirmed by the destination.
     key:          the literal routing key in use for the present episode; a resolve goes there and nowhere else.
+    dedup_key:    the key of an incident that rules make this alert share with others; "" for its own.
     not_before:   when the next attempt is allowed, after `tries` failed ones.
     dead:         the heard version that was dead-lettered.
     unsure:       when an attempt ended without a definite answer: it may still be processed.
@@ -66,6 +67,7 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     state: State = State.NOTHING
     version: int = 0
     key: str = ""
+    dedup_key: str = ""
     at: int = 0
     tries: int = 0
     not_before: int = 0

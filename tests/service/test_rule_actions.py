@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from alertrouter.record import Outcome
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from alertrouter.alert import Alert
+from alertrouter.record import Outcome, Record, Told
+from alertrouter.rules.evaluate import evaluate
+from alertrouter.rules.model import Decision, Ruleset
 from tests.alerts import HOUR, MINUTE, SECOND, make_alert
 from tests.service.conftest import Rig
+from tests.waiting import until
 
 TRIGGER, RESOLVE = ("trigger", "d"), ("resolve", "d")
 
@@ -113,3 +122,70 @@ async def test_a_maintenance_window_after_the_page_does_not_keep_the_resolve(rig
     rig.change_rules(globally("then: {drop: true, reason: m, expires: 2099-01-01}"))
     await rig.hear(make_alert(status="resolved", ended=rig.clock.advance(MINUTE)))
     assert rig.sent == [TRIGGER, RESOLVE]
+
+
+class Shared:
+    """Rules that put every alert into one incident, decided without a rule file."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.key = "payment-outage"
+
+        def decide(alert: Alert, ruleset: Ruleset, now: int, **counts: Any) -> Decision:
+            return replace(evaluate(alert, ruleset, now, **counts), dedup_key=self.key)
+
+        monkeypatch.setattr("alertrouter.delivery.worker.evaluate", decide)
+
+
+def told(rig: Rig) -> list[tuple[str, str]]:
+    return [(str(call.event["event_action"]), str(call.event["dedup_key"])) for call in rig.sandbox.events]
+
+
+async def test_a_shared_incident_closes_with_its_last_member(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Shared(monkeypatch)
+    await rig.hear(make_alert("1"), make_alert("2"))
+    await rig.hear(make_alert("1", status="resolved", ended=rig.clock.advance(MINUTE)))
+    assert told(rig) == [("trigger", shared.key)] * 2
+    assert await outcome_of(rig, "1") is Outcome.DELIVERED
+    shared.key = "another since then"
+    await rig.hear(make_alert("2", status="resolved", ended=rig.clock.advance(MINUTE)))
+    assert told(rig)[2:] == [("resolve", "payment-outage")]
+
+
+async def test_a_member_that_was_refused_keeps_nothing_open(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Shared(monkeypatch)
+    rig.sandbox.fail(400)
+    await rig.hear(make_alert("1"))
+    await rig.hear(make_alert("2"))
+    await rig.hear(make_alert("2", status="resolved", ended=rig.clock.advance(MINUTE)))
+    assert told(rig) == [("trigger", shared.key), ("resolve", shared.key)]
+
+
+async def test_who_joined_while_the_incident_was_closing_is_told_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Shared(monkeypatch)
+    await rig.hear(make_alert("1"))
+    leave = rig.store.leave_incident
+
+    async def leave_and_let_another_in(record: Record, told: Told) -> int:
+        left = await leave(record, told)
+        await rig.store.accept([make_alert("2")], rig.clock())
+        await rig.worker._judge_due()
+        await rig.worker._begin_sends()
+        await until(lambda: len(rig.sandbox.events) == 2)
+        return left
+
+    monkeypatch.setattr(rig.store, "leave_incident", leave_and_let_another_in)
+    await rig.hear(make_alert("1", status="resolved", ended=rig.clock.advance(MINUTE)))
+    assert [action for action, _ in told(rig)] == ["trigger", "trigger", "resolve"], "closed under a firing alert"
+    await rig.settle(2 * MINUTE)
+    assert [action for action, _ in told(rig)][3:] == ["trigger"]
+
+
+async def test_a_changed_key_of_a_waiting_page_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Shared(monkeypatch)
+    await rig.store.accept([make_alert()], rig.clock())
+    await rig.worker._judge_due()
+    shared.key = "new"
+    await rig.settle()
+    assert told(rig) == [("trigger", "new")]

@@ -16,8 +16,8 @@ SEARCH = "pagerduty:search-service"
 KEY = "k" * 32
 
 
-def to_send(record: Record, *sends: tuple[str, int, str]) -> Judged:
-    return Judged(record, Outcome.PENDING, "", "", "payment", 0, False, sends or ((PAGERDUTY, 0, KEY),))
+def to_send(record: Record, *sends: tuple[str, int, str, str]) -> Judged:
+    return Judged(record, Outcome.PENDING, "", "", "payment", 0, False, sends or ((PAGERDUTY, 0, KEY, ""),))
 
 
 def delivered(claim: Claim) -> Settlement:
@@ -169,7 +169,7 @@ async def test_sends_leave_by_rank_then_age(store: AlertStore) -> None:
     for age, name in enumerate(ranks):
         await store.accept([make_alert(name)], NIGHT + age)
     records, _ = await store.claim_due(NIGHT + 9, 10)
-    await store.judged([to_send(r, (PAGERDUTY, ranks[r.alert.fingerprint], KEY)) for r in records], NIGHT + 9)
+    await store.judged([to_send(r, (PAGERDUTY, ranks[r.alert.fingerprint], KEY, "")) for r in records], NIGHT + 9)
     claims, _ = await store.claim_sends(NIGHT + 9, 10, 0)
     assert [claim.record.alert.fingerprint for claim in claims] == ["critical", "old-error", "error", "info"]
 
@@ -189,7 +189,7 @@ async def test_the_call_limit_slides(store: AlertStore) -> None:
 async def test_one_destinations_backlog_does_not_starve_another(store: AlertStore) -> None:
     await store.accept([make_alert(str(n)) for n in range(101)], NIGHT)
     records, _ = await store.claim_due(NIGHT, 200)
-    lonely = to_send(records[0], (SEARCH, 4, KEY))
+    lonely = to_send(records[0], (SEARCH, 4, KEY, ""))
     await store.judged([lonely, *(to_send(record) for record in records[1:])], NIGHT)
     claims, _ = await store.claim_sends(NIGHT, 10, 0)
     assert sum(claim.destination == SEARCH for claim in claims) == 1
@@ -236,7 +236,7 @@ async def test_two_workers_that_judged_the_same_never_both_send(make_store: Make
     await w1.judged([to_send(fresh)], NIGHT)
     [sending], _ = await w1.claim_sends(NIGHT, 10, 0)
 
-    await w2.judged([to_send(fresh_too, (PAGERDUTY, 0, "other key" * 3))], NIGHT)
+    await w2.judged([to_send(fresh_too, (PAGERDUTY, 0, "other key" * 3, ""))], NIGHT)
     assert (await w2.claim_sends(NIGHT, 10, 0))[0] == []
     record = await w1.record(sending.record.id)
     assert record is not None and record.told_of(PAGERDUTY).key == KEY, "the key under the running send stays"

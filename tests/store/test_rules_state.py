@@ -7,12 +7,13 @@ from dataclasses import replace as changed
 from msgspec.structs import replace
 
 from alertrouter.record import News, Outcome, Record
-from alertrouter.store.store import AlertStore, Judged, Result, Settlement
+from alertrouter.store.store import AlertStore, Judged, Result, Settlement, Threshold
 from tests.alerts import MINUTE, NIGHT, SECOND, make_alert
 from tests.store.conftest import MakeStore
 from tests.store.test_queues import claimed
 
-WINDOW = {"global/start/flood/0/0": 5 * MINUTE}
+FLOOD = Threshold("global/start/flood/0/0", 5 * MINUTE)
+WINDOW = [FLOOD]
 
 
 async def heard(store: AlertStore, fingerprint: str, now: int = NIGHT) -> Record:
@@ -46,16 +47,16 @@ async def test_a_reset_starts_again_and_keeps_answers_given(store: AlertStore) -
     first, second = await heard(store, "1"), await heard(store, "2")
     await store.count(first, WINDOW, NIGHT)
     assert await store.count(second, WINDOW, NIGHT) == [2]
-    await store.reset_counts(WINDOW)
+    await store.reset_counts([FLOOD.key])
     assert await store.count(second, WINDOW, NIGHT) == [2], "judged again, it decides the same"
     assert await store.count(await heard(store, "3"), WINDOW, NIGHT) == [1]
 
 
 async def test_two_thresholds_count_apart(store: AlertStore) -> None:
     record = await heard(store, "1")
-    other = {"service:search/start/flood/0/0": MINUTE}
+    other = Threshold("service:search/start/flood/0/0", MINUTE)
     assert await store.count(record, WINDOW, NIGHT) == [1]
-    assert await store.count(await heard(store, "2"), {**WINDOW, **other}, NIGHT) == [2, 1]
+    assert await store.count(await heard(store, "2"), [FLOOD, other], NIGHT) == [2, 1]
 
 
 def kept(record: Record, outcome: Outcome, *, parked: bool) -> Judged:
@@ -115,3 +116,16 @@ async def test_a_suspension_is_remembered_until_the_next_episode(make_store: Mak
     await store.accept([make_alert("held", started=NIGHT + MINUTE)], NIGHT + 2)
     found = await store.record(record.id)
     assert found is not None and found.suspended_until == 0
+
+
+async def test_looking_at_a_threshold_counts_nothing(store: AlertStore) -> None:
+    look = Threshold(FLOOD.key, FLOOD.window_ms, only_look=True)
+    assert await store.count(await heard(store, "1"), [look], NIGHT) == [0]
+    await store.count(await heard(store, "2"), WINDOW, NIGHT)
+    assert await store.count(await heard(store, "3"), [look], NIGHT + 5 * MINUTE - 1) == [1]
+    assert await store.count(await heard(store, "4"), [look], NIGHT + 5 * MINUTE) == [0]
+
+
+async def test_rules_remember_text(store: AlertStore) -> None:
+    await store.remember({"global/cache/host": "web-1", "global/cache/ünïcode": "ja 🚨"})
+    assert await store.remembered(["global/cache/host", "nothing", "global/cache/ünïcode"]) == ["web-1", None, "ja 🚨"]

@@ -326,7 +326,7 @@ SECRETS = {
     ],
     "services/shop.yaml": [
         ({"routing_key": {"env": KEY}}, True),
-        ({"routing_key": {"env": "PD_KEY_PAYMENT_IN_EUROPE_WEST_12"}}, False),
+        ({"routing_key": {"env": "PDKEYPAYMENTINEUROPEWESTREGION12"}}, False),
         ({"routing_key": {"file": f"/run/secrets/{'a' * 32}"}}, False),
         ({"links": [{"href": "https://grafana.example.org/d/x?token=abcdefghijklmnop"}]}, True),
         ({"links": [{"href": "https://www.notion.so/Runbook-0123456789abcdef0123456789abcdef"}]}, False),

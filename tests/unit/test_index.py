@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from msgspec.structs import replace as with_fields
+from msgspec.structs import replace
 
 from alertrouter.rules.condition import Condition, compile_condition
 from alertrouter.rules.evaluate import evaluate
@@ -123,12 +123,12 @@ def test_the_first_rule_that_matches_is_the_same_as_from_top_to_bottom(rules: An
     start = tuple(Rule(str(n), each, Actions(), disabled=n in disabled) for n, each in enumerate(rules))
     everywhere = {name: Orchestration(name, "global") for name in ("global", "router", "unrouted")}
     everywhere["global"] = Orchestration("global", "global", {START: start})
-    alert = with_fields(make_alert(), raw=raw)
+    alert = replace(make_alert(), raw=raw)
     matched = [str(n) for n in matching(rules, {"event": {}, "raw_event": raw}) if n not in disabled]
     decision = evaluate(alert, Ruleset({}, everywhere), NIGHT)
     assert list(decision.matched) == matched[:1]
     traced = evaluate(alert, Ruleset({}, everywhere), NIGHT, trace=True)
-    assert replace(traced, trace=()) == decision
+    assert dataclasses.replace(traced, trace=()) == decision
     assert [each.rule for each in traced.trace if each.matched and each.rule != "catch_all"] == matched[:1]
 
 

@@ -36,7 +36,7 @@ from alertrouter.errors import StoreUnavailable
 from alertrouter.record import Outcome, Record, Told
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION, evaluate
 from alertrouter.rules.model import CountQuery, Decision, Ruleset, Verdict
-from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement
+from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement, Threshold
 
 #: A POST may take 10 s; one is not begun with less than this left of its lease.
 _LEASE_NEEDED_MS = 11_000
@@ -216,7 +216,12 @@ class Worker:
             parked=record.status is not Status.RESOLVED and (plan.outcome in _KEPT_BY_RULES or decision.suspend_ms > 0),
             suspended_until=plan.suspended_until,
             sends=tuple(
-                (send.destination, int(send.rank), "" if send.pinned else _routing_key(active, send.destination))
+                (
+                    send.destination,
+                    int(send.rank),
+                    "" if send.pinned else _routing_key(active, send.destination),
+                    decision.dedup_key,
+                )
                 for send in plan.sends
             ),
         )
@@ -230,8 +235,8 @@ class Worker:
             )
             if not decision.wants:
                 return decision
-            windows = {query.key: query.window_ms for query in decision.wants}
-            counts.update(zip(decision.wants, await self._store.count(record, windows, now), strict=True))
+            thresholds = [Threshold(query.key, query.window_ms) for query in decision.wants]
+            counts.update(zip(decision.wants, await self._store.count(record, thresholds, now), strict=True))
 
     def _show(self, record: Record, decision: Decision, ruleset: Ruleset) -> Enriched:
         return self._or_plain(record, lambda: enrich(record.alert, decision, ruleset), _plain)
@@ -278,11 +283,21 @@ class Worker:
             return
         plan = reconcile(record, decision, now)
         send = _missing_at(claim.destination, plan)
-        if send is None or not self._may_send(claim, told, send, active):
+        if send is None or not self._may_send(claim, told, send, decision, active):
             await self._settle(Settlement(claim, Result.RELEASED, plan.outcome, wake_at=now), now)
             return
+        try:
+            others_open = await self._share(record, told, send)
+        except StoreUnavailable:
+            await self._settle(Settlement(claim, Result.RELEASED, plan.outcome, wake_at=now), now)
+            return
+        if others_open:
+            await self._settle(_delivered(claim, record, told, send, decision, now), now)
+            return
         enriched = self._show(record, decision, active.ruleset)
-        body = encode_event(build_event(EventAction(send.action.value), told.key, record.alert.dedup_key, enriched))
+        body = encode_event(
+            build_event(EventAction(send.action.value), told.key, told.dedup_key or record.alert.dedup_key, enriched)
+        )
         began = perf_counter()
         answer = await self._pagerduty.send(body)
         telemetry.SEND_SECONDS.observe(perf_counter() - began)
@@ -320,12 +335,35 @@ class Worker:
             case _:
                 assert_never(answer)
         await self._settle(settlement, now)
+        if told.dedup_key:
+            await self._after_sharing(record, told, send, settlement.result, now)
 
-    def _may_send(self, claim: Claim, told: Told, send: Send, active: ActiveRules) -> bool:
-        """Whether the lease lasts long enough and the key put down for this send is still the right one."""
+    async def _after_sharing(self, record: Record, told: Told, send: Send, result: Result, now: int) -> None:
+        """Keep the members of a shared incident true to what became of the send."""
+        try:
+            if result is Result.DELIVERED and send.action is Action.RESOLVE:
+                await self._store.repair_members(told, now)
+            elif result is Result.REFUSED and not told.is_open:
+                await self._store.leave_incident(record, told)  # it never was in there
+        except StoreUnavailable as error:
+            self._log.warning("a shared incident may stay open", dedup_key=told.dedup_key, error=str(error))
+
+    def _may_send(self, claim: Claim, told: Told, send: Send, decision: Decision, active: ActiveRules) -> bool:
+        """Whether the lease lasts long enough and the keys put down for this send are still the right ones."""
         if claim.lease_until - self._clock() < _LEASE_NEEDED_MS:
             return False
-        return told.key != "" if send.pinned else told.key == _routing_key(active, send.destination)
+        if send.pinned:
+            return told.key != ""
+        return (told.key, told.dedup_key) == (_routing_key(active, send.destination), decision.dedup_key)
+
+    async def _share(self, record: Record, told: Told, send: Send) -> int:
+        """Join or leave the incident that a rule makes this alert share; how many others keep it open."""
+        if not told.dedup_key:
+            return 0
+        if send.action is Action.RESOLVE:
+            return await self._store.leave_incident(record, told)
+        await self._store.join_incident(record, told)
+        return 0
 
     async def _settle(self, settlement: Settlement, now: int) -> None:
         """Put the settlement down, waiting for Redis while the lease lasts; after that the lease speaks for us."""

@@ -59,6 +59,7 @@ class Decision:
     suspend_ms:    how long to hold a trigger back, waiting for its resolve.
     event_action:  "trigger" or "resolve" where a rule says to take the alert for that; else "".
     escalation_policy, custom_fields: what the Events API cannot carry, for the responder and the REST API.
+    dedup_key:     the key of an incident that a rule makes the alert share; "" for its own.
     quarantined:   the service that was chosen, where its file is faulty and no good version of it is known; else "".
     until:         the first instant (ms since the epoch) at which a time that was looked at changes its answer: before
                    it, the same alert, rules and counts give the same decision; 0 = never.
@@ -82,6 +83,7 @@ class Decision:
     event_action: str = ""
     escalation_policy: str = ""
     custom_fields: Mapping[str, Any] = field(default_factory=dict)
+    dedup_key: str = ""
     quarantined: str = ""
     until: int = 0
     wants: tuple[CountQuery, ...] = ()

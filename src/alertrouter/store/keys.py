@@ -19,6 +19,8 @@ class Keys:
     fence:    counter that numbers the leases
     parked:   zset of ids that rules or PagerDuty keep from being sent, by when that was found (ms)
     count:    prefix of one zset per threshold of a rule, what it counted by time (ms): `count` + its key
+    cache:    prefix of what rules remember, one string each: `cache` + name
+    members:  prefix of one set per incident that several alerts share: `members` + destination + key
     dead:     hash of dead letters, "<id> <version> <destination>" to JSON
     history:  capped stream of how alerts ended
     """
@@ -33,6 +35,8 @@ class Keys:
     fence: str
     parked: str
     count: str
+    cache: str
+    members: str
     dead: str
     history: str
 
@@ -51,6 +55,8 @@ def keys_of(instance: str) -> Keys:
         fence=tag + "fence",
         parked=tag + "parked",
         count=tag + "count:",
+        cache=tag + "cache:",
+        members=tag + "members:",
         dead=tag + "dead",
         history=tag + "history",
     )

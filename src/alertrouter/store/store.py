@@ -54,6 +54,8 @@ _SCRIPTS = {
     "recall": True,
     "backlog": True,
     "bury": True,
+    "leave_incident": True,
+    "repair_members": True,
 }
 
 
@@ -78,7 +80,7 @@ class Judged:
     """What was decided about a claimed record.
 
     parked:  rules keep it from being sent; other rules may not.
-    sends:   (destination, rank, routing key, or "" if pinned).
+    sends:   (destination, rank, routing key, or "" if pinned, key of a shared incident, or "").
     """
 
     record: Record
@@ -88,7 +90,7 @@ class Judged:
     service: str
     wake_at: int
     closed: bool
-    sends: tuple[tuple[str, int, str], ...] = field(repr=False)  # holds routing keys
+    sends: tuple[tuple[str, int, str, str], ...] = field(repr=False)  # holds routing keys
     parked: bool = False
     suspended_until: int = 0
 
@@ -101,6 +103,15 @@ class Claim:
     fence: str
     lease_until: int
     record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """What a rule counts, over `window_ms`; `only_look` does not count anything in."""
+
+    key: str
+    window_ms: int
+    only_look: bool = False
 
 
 class Result(StrEnum):
@@ -236,16 +247,35 @@ class AlertStore:
         readable = [(id_, await self._read(id_, "\n\n" + id_.decode(), flat)) for id_, flat in answer[1:]]
         return [record for _, record in readable if record is not None], int(float(answer[0] or 0))
 
-    async def count(self, record: Record, windows: Mapping[str, int], now: int) -> Sequence[int]:
-        """What each threshold (by key, with its window in ms) has counted, this version of this record included once."""
+    async def count(self, record: Record, thresholds: Sequence[Threshold], now: int) -> Sequence[int]:
+        """What each threshold has counted, this version of this record included once unless it only looks."""
         return cast(
             Sequence[int],
             await self._run(
                 "count",
-                [self.keys.count + key + part for key in windows for part in ("", ":answers", ":given")],
-                [now, f"{record.version} {record.id}", *windows.values()],
+                [
+                    self.keys.count + threshold.key + part
+                    for threshold in thresholds
+                    for part in ("", ":answers", ":given")
+                ],
+                [
+                    now,
+                    f"{record.version} {record.id}",
+                    *chain.from_iterable((threshold.window_ms, int(threshold.only_look)) for threshold in thresholds),
+                ],
             ),
         )
+
+    async def remembered(self, names: Sequence[str]) -> list[str | None]:
+        """What rules remembered under each name; None for nothing."""
+        async with _as_unavailable():
+            values = await self._client.mget([self.keys.cache + name for name in names])
+        return [None if value is None else value.decode() for value in values]
+
+    async def remember(self, values: Mapping[str, str]) -> None:
+        """Remember values for rules."""
+        async with _as_unavailable():
+            await self._client.mset({self.keys.cache + name: value for name, value in values.items()})
 
     async def reset_counts(self, keys: Iterable[str]) -> None:
         """Let thresholds start again from nothing."""
@@ -276,8 +306,8 @@ class AlertStore:
                 item.suspended_until,
                 len(item.sends),
             ]
-            for destination, rank, routing_key in item.sends:
-                arguments += [destination, rank * _RANK_STEP + item.record.last_heard, routing_key]
+            for destination, rank, routing_key, dedup_key in item.sends:
+                arguments += [destination, rank * _RANK_STEP + item.record.last_heard, routing_key, dedup_key]
         await self._run("judged", [keys.due, self._leases, keys.waiting, keys.history, keys.parked], arguments)
 
     async def claim_sends(self, now: int, most: int, calls_per_minute: int) -> tuple[list[Claim], int]:
@@ -308,6 +338,26 @@ class AlertStore:
             letter = msgspec.json.encode({"id": id_.decode(), "reason": f"the record cannot be read: {error!r}"})
             await self._run("bury", [self._leases, self.keys.dead], [id_, lease, letter])
             return None
+
+    async def join_incident(self, record: Record, told: Told) -> None:
+        """The alert is about to be told under a key that it shares with others."""
+        async with _as_unavailable():
+            await self._client.sadd(self._members(told), record.id)
+
+    async def leave_incident(self, record: Record, told: Told) -> int:
+        """The alert is about to be resolved under a shared key; how many others are still open under it."""
+        return cast(int, await self._run("leave_incident", [self._members(told)], [record.id]))
+
+    async def repair_members(self, told: Told, now: int) -> None:
+        """The shared incident was resolved: whoever joined it meanwhile is told again."""
+        await self._run(
+            "repair_members",
+            [self._members(told), self.keys.due],
+            [now, self.keys.alert, told.destination, REPAIR_AFTER_MS],
+        )
+
+    def _members(self, told: Told) -> str:
+        return f"{self.keys.members}{told.destination}:{told.dedup_key}"
 
     async def beat(self, now: int) -> None:
         """Say that this worker lives; its leases fall when it has not for ten seconds."""
@@ -444,6 +494,7 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
                 state=State(half.get("state", "")),
                 version=int(half.get("version", 0)),
                 key=half.get("key", ""),
+                dedup_key=half.get("dedup_key", ""),
                 at=int(half.get("at", 0)),
                 tries=int(half.get("tries", 0)),
                 not_before=int(half.get("not_before", 0)),
