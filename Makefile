@@ -13,7 +13,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check fmt bench lock clean
+.PHONY: help run test check fmt bench docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,9 @@ check: $(VENV)/.installed-test ## check format, lint, types and imports
 fmt: $(VENV)/.installed-test ## format, and mend what the linter can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed-test ## write docs/checks and docs/schema anew, from the code
+	@$(BIN)/python -m tools.generate_docs
 
 bench: $(VENV)/.installed-test ## measure, and print one table
 	@$(BIN)/python -m bench
