@@ -63,6 +63,8 @@ def _ours(alert: Alert, decision: Decision, service: Service | None) -> dict[str
         "priority": decision.priority,
         "escalation_policy": decision.escalation_policy,
         "custom_fields": dict(decision.custom_fields),
+        "notify": list(decision.notify),
+        "automation": [each.name for each in decision.automation],
         "notes": list(decision.annotations),
         "rules": list(decision.matched),
         "details": dict(decision.details),

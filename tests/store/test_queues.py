@@ -186,6 +186,16 @@ async def test_the_call_limit_slides(store: AlertStore) -> None:
     assert len((await store.claim_sends(NIGHT + MINUTE, 5, 0))[0]) == 5, "0 means no limit"
 
 
+async def test_two_destinations_with_one_routing_key_share_its_limit(store: AlertStore) -> None:
+    await store.accept([make_alert(str(n)) for n in range(4)], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 10)
+    sends = [(PAGERDUTY, 0, KEY, ""), (SEARCH, 0, KEY, ""), (SEARCH, 0, KEY, ""), ("pagerduty:other", 0, "o" * 32, "")]
+    await store.judged([to_send(record, send) for record, send in zip(records, sends, strict=True)], NIGHT)
+    claims, next_call = await store.claim_sends(NIGHT, 10, 2)
+    assert sum(claim.destination != "pagerduty:other" for claim in claims) == 2
+    assert (len(claims), next_call) == (3, NIGHT + MINUTE)
+
+
 async def test_one_destinations_backlog_does_not_starve_another(store: AlertStore) -> None:
     await store.accept([make_alert(str(n)) for n in range(101)], NIGHT)
     records, _ = await store.claim_due(NIGHT, 200)

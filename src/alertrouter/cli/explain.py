@@ -120,7 +120,8 @@ def _parse(sender: str, body: bytes) -> ParsedPayload:
 def _explain(alert: Alert, ruleset: Ruleset, now: int) -> Explanation:
     decision = evaluate(alert, ruleset, now, trace=True)
     # Whoever posts events gives PagerDuty's identity himself; for every other sender we make it.
-    dedup_key = alert.fingerprint if alert.source == _PAGERDUTY else alert.dedup_key
+    own_key = alert.fingerprint if alert.source == _PAGERDUTY else alert.dedup_key
+    dedup_key = decision.dedup_key or own_key
     action = EventAction(decision.event_action) if decision.event_action else _ACTIONS[alert.status]
     event = None
     if decision.verdict is Verdict.DELIVER:
@@ -146,6 +147,8 @@ def _as_json(explained: Explanation) -> dict[str, Any]:
         "event_action": explained.action.value,
         "escalation_policy": decision.escalation_policy,
         "custom_fields": decision.custom_fields,
+        "notify": decision.notify,
+        "automation": [each.name for each in decision.automation],
         "quarantined": decision.quarantined,
         "until": decision.until,
         "destinations": decision.destinations,
@@ -190,6 +193,10 @@ def _verdict(explained: Explanation) -> Iterator[str]:
             yield f"  DELIVERED as {grade} to {', '.join(decision.destinations)}"
     if decision.event_action:
         yield f"  sent as a {decision.event_action}, because a rule says so"
+    if decision.notify:
+        yield f"  told as well: {', '.join(decision.notify)}"
+    if decision.automation:
+        yield f"  automation: {', '.join(each.name for each in decision.automation)}"
     if decision.until:
         yield f"  judged anew on {Instant(decision.until)}"
     if decision.quarantined:

@@ -34,6 +34,7 @@ from alertrouter.rules.schema import (
     RouterShape,
     RuleShape,
     ServiceShape,
+    destination_names,
     did_you_mean,
     fit,
 )
@@ -47,7 +48,11 @@ ROUTER = "router.yaml"
 SETS = 1000
 
 _UNROUTED = frozenset({"severity", "event_action", "variables", "extractions", "enrich"})
-_SERVICE = _UNROUTED | {"priority", "suppress", "suspend", "escalation_policy", "annotate", "custom_fields"}
+_SERVICE = (
+    _UNROUTED
+    | {"priority", "suppress", "suspend", "escalation_policy", "annotate", "custom_fields"}
+    | {"notify", "automation", "dedup_key"}
+)
 _GLOBAL = _SERVICE | {"drop"}
 #: Which actions a rule may take, and which a catch-all, by kind of orchestration: PagerDuty's own table.
 ALLOWED: Mapping[Kind, tuple[frozenset[str], frozenset[str]]] = {
@@ -232,6 +237,9 @@ class _Builder:
             links=_links(enrich.links) if enrich else (),
             details=MappingProxyType(dict(enrich.details) if enrich else {}),
             custom_fields=texts.custom_fields(shape.custom_fields or {}),
+            notify=tuple(shape.notify or ()),
+            automation=texts.automation(shape.automation),
+            dedup_key=texts.dedup_key(shape.dedup_key),
         )
 
     def _check_actions(self, path: tuple[Key, ...], shape: ActionsShape, *, in_catch_all: bool) -> None:
@@ -248,6 +256,11 @@ class _Builder:
         if shape.priority is not None and known and shape.priority not in known:
             message = f"`{shape.priority}` is no priority of {CONFIG}{did_you_mean(shape.priority, known)}"
             self._add((*path, "priority"), message, "unknown-priority")
+        destinations = destination_names(self.config) if self.config else set(shape.notify or ())
+        for index, told in enumerate(shape.notify or ()):
+            if told not in destinations:
+                message = f"`{told}` is no destination of {CONFIG}{did_you_mean(told, destinations)}"
+                self._add((*path, "notify", index), message, "unknown-destination")
 
     def _suppression(
         self, path: tuple[Key, ...], shape: ActionsShape, owner: str | None, *, in_catch_all: bool

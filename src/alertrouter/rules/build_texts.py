@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from alertrouter.rules.document import Document, Key, Problem
+from alertrouter.rules.model import Automation, KeyReference
 from alertrouter.rules.regex import BadPattern, compile_extractor
-from alertrouter.rules.schema import DynamicRouteShape, ExtractionShape, VariableShape, did_you_mean
+from alertrouter.rules.schema import (
+    AutomationShape,
+    DynamicRouteShape,
+    ExtractionShape,
+    VariableShape,
+    did_you_mean,
+)
 from alertrouter.rules.syntax import ConditionError
 from alertrouter.rules.templates import (
     Extraction,
@@ -23,6 +31,9 @@ from alertrouter.rules.templates import (
 
 Path = tuple[Key, ...]
 Read = TypeVar("Read")
+
+#: Headers whose value lets somebody in.
+_SECRET_HEADER = re.compile(r"(?i)auth|token|secret|passw|credential|cookie|signature|key$")
 
 
 class TextBuilder:
@@ -67,10 +78,46 @@ class TextBuilder:
 
     def custom_fields(self, fields: Mapping[str, Any]) -> Mapping[str, Template | Any]:
         """Texts among them may hold references."""
+        return self._values(("custom_fields",), fields)
+
+    def dedup_key(self, text: str | None) -> Template | None:
+        return self._template(("dedup_key",), text) if text is not None else None
+
+    def automation(self, shape: AutomationShape | None) -> Automation | None:
+        """Texts among its parameters may hold references; its address may not: no sender chooses whom we call."""
+        if shape is None:
+            return None
+        path: Path = ("automation",)
+        if (shape.url is None) is (shape.job is None):
+            self._add(path, "an automation has a `url` or a `job`, and not both")
+        (trigger_type,) = shape.trigger_types
+        if trigger_type != "alert_triggered" and not shape.auto_send:
+            self._add((*path, "trigger_types"), f"`{trigger_type}` needs `auto_send: true`: nobody is asked then")
+        for name, value in shape.headers.items():
+            if isinstance(value, str) and _SECRET_HEADER.search(name):
+                # Never repeat what stands there: it may be the secret.
+                remedy = f"name where it is found: `{name}: {{env: ...}}` or `{name}: {{file: ...}}`"
+                self._add((*path, "headers", name), f"`{name}` holds a secret; {remedy}", "secret")
+        return Automation(
+            name=shape.name,
+            url=shape.url or "",
+            job=shape.job or "",
+            auto_send=shape.auto_send,
+            trigger_type=trigger_type,
+            parameters=self._values((*path, "parameters"), shape.parameters),
+            headers=MappingProxyType(
+                {
+                    name: value if isinstance(value, str) else KeyReference(value.env, value.file)
+                    for name, value in shape.headers.items()
+                }
+            ),
+        )
+
+    def _values(self, path: Path, values: Mapping[str, Any]) -> Mapping[str, Template | Any]:
         return MappingProxyType(
             {
-                name: self._template(("custom_fields", name), value) if isinstance(value, str) else value
-                for name, value in fields.items()
+                name: self._template((*path, name), value) if isinstance(value, str) else value
+                for name, value in values.items()
             }
         )
 

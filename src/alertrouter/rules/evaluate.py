@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from msgspec.structs import replace
 
-from alertrouter.alert import Alert, CommonEvent, Link, Severity, Status
+from alertrouter.alert import DEDUP_KEY_LIMIT, Alert, CommonEvent, Link, Severity, Status
 from alertrouter.rules.condition import View
 from alertrouter.rules.model import (
     START,
     UNROUTED,
     Actions,
+    Automation,
     CountQuery,
     Decision,
     Orchestration,
@@ -31,6 +33,9 @@ from alertrouter.rules.times import Instant
 
 #: Where alerts go whose service names no routing key of its own.
 DEFAULT_DESTINATION = "pagerduty:default"
+
+#: How much of a key that is too long stays readable, in characters.
+_KEY_SHOWN = 100
 
 _SEVERITIES = {severity.value: severity for severity in Severity}
 #: Fields of an event whose name in Python is another.
@@ -109,6 +114,9 @@ class _Course:
     links: list[Link] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     custom_fields: dict[str, Any] = field(default_factory=dict)
+    notify: dict[str, None] = field(default_factory=dict)  # in order, each once
+    automation: dict[str, Automation] = field(default_factory=dict)
+    dedup_key: str = ""
 
     def __post_init__(self) -> None:
         self.view = view_of(self.alert)
@@ -152,6 +160,9 @@ class _Course:
             event_action=self.event_action,
             escalation_policy=self.escalation_policy,
             custom_fields=self.custom_fields,
+            notify=tuple(self.notify),
+            automation=tuple(self.automation.values()),
+            dedup_key=self.dedup_key,
             quarantined=self.quarantined,
             until=self.now.until,
             wants=wants,
@@ -227,14 +238,27 @@ class _Course:
         self.suspend_ms = actions.suspend_ms or self.suspend_ms
         self.event_action = actions.event_action or self.event_action
         self.escalation_policy = actions.escalation_policy or self.escalation_policy
-        for name, value in actions.custom_fields.items():
-            self.custom_fields[name] = value.render(self.view, warnings) if isinstance(value, Template) else value
+        self.custom_fields |= self._rendered(actions.custom_fields, warnings)
+        self.notify |= dict.fromkeys(actions.notify)
+        if ran := actions.automation:
+            parameters = self._rendered(ran.parameters, warnings)
+            self.automation[ran.name] = dataclasses.replace(ran, parameters=parameters)
+        if actions.dedup_key:
+            self.dedup_key = _dedup_key(actions.dedup_key.render(self.view, warnings))
+            if not self.dedup_key:
+                warnings.append("the dedup_key is empty: the alert keeps its own")
         self.annotations += filter(None, (note.render(self.view, warnings) for note in actions.annotate))
         self.links += actions.links
         self.details.update(actions.details)
         if warnings and self.trace:
             last = self.trace[-1]
             self.trace[-1] = dataclasses.replace(last, warnings=(*last.warnings, *warnings))
+
+    def _rendered(self, values: Mapping[str, Template | Any], warnings: list[str]) -> dict[str, Any]:
+        return {
+            name: value.render(self.view, warnings) if isinstance(value, Template) else value
+            for name, value in values.items()
+        }
 
     def _extract(self, extraction: Extraction, warnings: list[str]) -> None:
         """Write what is extracted. Where that is nothing, or no severity, the field stays as it is."""
@@ -270,6 +294,15 @@ def _holds(rule: Rule, view: View, now: Moment) -> bool:
                 now.start_anew()
             return True
     return not rule.conditions
+
+
+def _dedup_key(text: str) -> str:
+    """The text as PagerDuty takes it: hashed when too long, and then still telling what it is of. "" for blanks alone."""
+    encoded = text.encode("utf-8", "replace")
+    plain = encoded.decode()
+    if len(plain) > DEDUP_KEY_LIMIT:
+        return f"{plain[:_KEY_SHOWN]}:sha256:{sha256(encoded).hexdigest()}"
+    return plain if plain.strip() else ""
 
 
 def _why(rule: Rule, view: View, now: Moment) -> tuple[str, tuple[str, ...]]:

@@ -23,6 +23,14 @@ _ROUTING = frozenset({"route_to", "dynamic_route_to"})
 
 #: What an editor shows for a key.
 _HELP = {
+    "automation": "A web address to post to, or a job to run.",
+    "auto_send": "true: run it at once. Else it is only offered to the responder.",
+    "dedup_key": "Alerts of one key are one incident. A text with fields in double braces.",
+    "headers": "Headers of the request. A secret only by where it is found: {env: ...} or {file: ...}.",
+    "job": "The job of the runner.",
+    "parameters": "What is sent along. Texts may hold fields in double braces.",
+    "trigger_types": "For an alert in which state: alert_triggered, alert_suspended or alert_suppressed.",
+    "url": "The web address that is posted to.",
     "acknowledge_within": "How soon somebody must answer: 5m, 1h, or next_business_day.",
     "annotate": "A note for the responder, or several.",
     "catch_all": "What becomes of an alert that no rule of its set wants.",

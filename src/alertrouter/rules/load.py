@@ -18,7 +18,7 @@ from alertrouter.errors import RulesInvalid
 from alertrouter.rules.build import CONFIG, GLOBAL, ROUTER, Part, build_part, nothing_from
 from alertrouter.rules.document import Document, Key, Problem, nothing_in, read_document
 from alertrouter.rules.model import START, UNROUTED, Kind, Orchestration, Priority, Rule, Ruleset, Service
-from alertrouter.rules.schema import ConfigShape, did_you_mean, fit
+from alertrouter.rules.schema import ConfigShape, destination_names, did_you_mean, fit
 
 UNROUTED_FILE = "unrouted.yaml"
 SERVICES = "services"
@@ -163,7 +163,7 @@ def _read_config(path: Path) -> tuple[Document, ConfigShape | list[Problem]]:
     shape = fit(ConfigShape, document)
     if isinstance(shape, list):
         return document, shape
-    known = _destination_names(shape)
+    known = destination_names(shape)
     problems = [
         document.problem(
             ("priorities", name, "notify", index),
@@ -175,11 +175,6 @@ def _read_config(path: Path) -> tuple[Document, ConfigShape | list[Problem]]:
         if told not in known
     ]
     return document, problems or shape
-
-
-def _destination_names(config: ConfigShape) -> set[str]:
-    named = {f"{kind}:{name}" for kind, names in config.destinations.items() for name in names}
-    return named | {"pagerduty"}
 
 
 def _unknown_services(router: Part, services: list[str]) -> list[Problem]:

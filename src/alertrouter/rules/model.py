@@ -21,6 +21,7 @@ UNROUTED = "unrouted"
 START = "start"
 
 Kind = Literal["global", "router", "service", "unrouted"]
+TriggerType = Literal["alert_triggered", "alert_suspended", "alert_suppressed"]
 
 
 class Verdict(StrEnum):
@@ -59,6 +60,8 @@ class Decision:
     suspend_ms:    how long to hold a trigger back, waiting for its resolve.
     event_action:  "trigger" or "resolve" where a rule says to take the alert for that; else "".
     escalation_policy, custom_fields: what the Events API cannot carry, for the responder and the REST API.
+    notify:        destinations of alertrouter.yaml that rules want told beside these, each once.
+    automation:    what rules want run, each name once.
     dedup_key:     the key of an incident that a rule makes the alert share; "" for its own.
     quarantined:   the service that was chosen, where its file is faulty and no good version of it is known; else "".
     until:         the first instant (ms since the epoch) at which a time that was looked at changes its answer: before
@@ -83,6 +86,8 @@ class Decision:
     event_action: str = ""
     escalation_policy: str = ""
     custom_fields: Mapping[str, Any] = field(default_factory=dict)
+    notify: tuple[str, ...] = ()
+    automation: tuple[Automation, ...] = ()
     dedup_key: str = ""
     quarantined: str = ""
     until: int = 0
@@ -96,6 +101,25 @@ class KeyReference:
 
     env: str | None = None
     file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Automation:
+    """What is to be run for an alert: a web address that is posted to, or a job of the runner.
+
+    trigger_type: for an alert in which state.
+    auto_send:    run at once; else only offered to the responder.
+    parameters:   what is sent along, as JSON. Of a rule, its texts are templates.
+    headers:      of the request; a secret only by where it is found.
+    """
+
+    name: str
+    url: str = ""
+    job: str = ""
+    auto_send: bool = False
+    trigger_type: TriggerType = "alert_triggered"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str | KeyReference] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +177,9 @@ class Actions:
     links: tuple[Link, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     custom_fields: Mapping[str, Template | Any] = field(default_factory=dict)
+    notify: tuple[str, ...] = ()
+    automation: Automation | None = None
+    dedup_key: Template | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,13 @@ from pydantic_core import ErrorDetails
 
 from alertrouter.alert import Severity
 from alertrouter.rules.document import Document, Key, Problem
-
-#: Actions of the language that this version cannot carry out. Named, so that they are not taken for typing errors.
-NOT_YET = frozenset({"notify", "automation", "dedup_key"})
+from alertrouter.rules.model import TriggerType
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DAY_S = 86_400
+#: https://www.rfc-editor.org/rfc/rfc9110#name-field-names
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def read_duration(text: str) -> timedelta:
@@ -97,6 +97,22 @@ def _expires_at(value: object) -> int:
     raise ValueError("write a date, such as 2027-03-31; it counts to its end, in UTC")
 
 
+def _header_name(text: str) -> str:
+    if not _HEADER_NAME.fullmatch(text):
+        raise ValueError("a header is named by letters, digits and `-`, such as X-Team")
+    return text
+
+
+def _header(value: object) -> object:
+    """A text as it is sent, or the place where it is found."""
+    match value:
+        case str() if value.isprintable():
+            return value
+        case {"env": str(place), **rest} | {"file": str(place), **rest} if place.strip() and not rest:
+            return KeyShape.model_validate(value)
+    raise ValueError("neither a text nor a place")
+
+
 def _acknowledge_within(value: object) -> timedelta | None:
     if value == "next_business_day":
         return None
@@ -120,6 +136,9 @@ _SPAN: dict[str, Any] = {"type": "string", "pattern": f"^{_DURATION.pattern}$"}
 _DATE: dict[str, Any] = {"type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]\S+)?$"}
 _RULE_NAME: dict[str, Any] = {"type": "string", "pattern": r"^(?!catch_all$)[A-Za-z0-9][A-Za-z0-9_./-]{0,99}$"}
 _RUNBOOK: dict[str, Any] = {"anyOf": [_LINK, {"type": "string", "pattern": r"^(?!/)(?!.*(://|(^|/)\.\.(/|$)))\S+$"}]}
+
+_PLACE: dict[str, Any] = {"type": "object", "additionalProperties": False, "minProperties": 1, "maxProperties": 1}
+_HEADER: dict[str, Any] = {"anyOf": [{"type": "string"}, {**_PLACE, "properties": {"env": _TEXT, "file": _TEXT}}]}
 
 Text = Annotated[str, AfterValidator(_not_blank), WithJsonSchema(_TEXT)]
 Texts = Annotated[
@@ -169,6 +188,24 @@ class DynamicRouteShape(Shape):
     lookup_by: Literal["service_name"] = "service_name"
 
 
+class KeyShape(Shape):
+    env: Text | None = None
+    file: Text | None = None
+
+
+Header = Annotated[str | KeyShape, BeforeValidator(_header), WithJsonSchema(_HEADER)]
+
+
+class AutomationShape(Shape):
+    name: Text
+    url: WebAddress | None = None
+    job: Text | None = None
+    auto_send: bool = False
+    trigger_types: Annotated[list[TriggerType], Field(min_length=1, max_length=1)] = ["alert_triggered"]
+    parameters: Details = {}
+    headers: dict[Annotated[str, AfterValidator(_header_name)], Header] = {}
+
+
 class ActionsShape(Shape):
     route_to: Text | None = None
     dynamic_route_to: DynamicRouteShape | None = None
@@ -186,6 +223,9 @@ class ActionsShape(Shape):
     annotate: Texts | None = None
     enrich: EnrichShape | None = None
     custom_fields: Details | None = None
+    notify: Texts | None = None
+    automation: AutomationShape | None = None
+    dedup_key: Text | None = None
 
 
 class CatchAllShape(ActionsShape):
@@ -212,11 +252,6 @@ class OrchestrationShape(Shape):
 class RouterShape(Shape):
     sets: dict[Text, list[RuleShape]] | None = None
     catch_all: CatchAllShape
-
-
-class KeyShape(Shape):
-    env: Text | None = None
-    file: Text | None = None
 
 
 class ServiceShape(OrchestrationShape):
@@ -260,6 +295,12 @@ class ConfigShape(Shape):
     settings: Any = None
 
 
+def destination_names(config: ConfigShape) -> set[str]:
+    """What `notify` may name: `kind:name`, and `pagerduty`, which is always there."""
+    named = {f"{kind}:{name}" for kind, names in config.destinations.items() for name in names}
+    return named | {"pagerduty"}
+
+
 ShapeT = TypeVar("ShapeT", bound=Shape)
 
 
@@ -285,8 +326,6 @@ def _problem(shape: type[Shape], document: Document, detail: ErrorDetails) -> Pr
     name = next((key for key in reversed(path) if isinstance(key, str)), "")
     shown = f"`{document.written_at(path)}`"
     match detail["type"]:
-        case "extra_forbidden" if name in NOT_YET:
-            return document.problem_with_key(path, f"the action `{name}` is not supported yet")
         case "extra_forbidden":
             return document.problem_with_key(
                 path, f"unknown key `{name}`{did_you_mean(name, _keys_at(shape, path[:-1]))}", "unknown-key"
@@ -297,6 +336,12 @@ def _problem(shape: type[Shape], document: Document, detail: ErrorDetails) -> Pr
         case _ if "routing_key" in path:
             # Never repeat what stands there: it may be the key.
             remedy = "name where the key is found, never the key: `{env: PD_KEY_PAYMENT}` or `{file: /run/secrets/pd}`"
+            return document.problem(path, remedy)
+        case _ if "automation" in path and "headers" in path:
+            # As above.
+            remedy = (
+                "write headers as `X-Team: payments`, a secret as `Authorization: {env: RUNNER_TOKEN}` or `{file: ...}`"
+            )
             return document.problem(path, remedy)
         case "literal_error" | "enum" if name in ("suppress", "drop"):
             return document.problem(path, f"`{name}` is true or left out")

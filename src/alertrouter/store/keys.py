@@ -13,7 +13,7 @@ class Keys:
     due:      zset of ids to judge, by the time they are due (ms)
     waiting:  set of destinations that have sends waiting
     wait:     prefix of one zset per destination, ids by rank and age: `wait` + destination
-    calls:    prefix of one zset per destination, the calls of the last 60 s: `calls` + destination
+    calls:    prefix of one zset per routing key, the calls of the last 60 s: `calls` + a hash of it
     owners:   zset of workers by their last heartbeat (ms)
     leases:   prefix of one zset per worker, its leases by their end (ms): `leases` + owner
     fence:    counter that numbers the leases

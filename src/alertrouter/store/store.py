@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
+from hashlib import sha256
 from importlib import resources
 from itertools import chain
 from typing import Any, cast
@@ -307,7 +309,8 @@ class AlertStore:
                 len(item.sends),
             ]
             for destination, rank, routing_key, dedup_key in item.sends:
-                arguments += [destination, rank * _RANK_STEP + item.record.last_heard, routing_key, dedup_key]
+                score = rank * _RANK_STEP + item.record.last_heard
+                arguments += [destination, score, routing_key, _limited_as(routing_key), dedup_key]
         await self._run("judged", [keys.due, self._leases, keys.waiting, keys.history, keys.parked], arguments)
 
     async def claim_sends(self, now: int, most: int, calls_per_minute: int) -> tuple[list[Claim], int]:
@@ -452,6 +455,12 @@ async def _as_unavailable() -> AsyncIterator[None]:
         yield
     except (RedisError, OSError, TimeoutError) as error:
         raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
+
+
+@cache
+def _limited_as(routing_key: str) -> str:
+    """What calls with this key are counted under: two destinations may share one, and it is a secret."""
+    return sha256(routing_key.encode()).hexdigest()[:16]
 
 
 _ACCEPTED = frozenset(Accepted)

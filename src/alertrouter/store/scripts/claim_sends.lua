@@ -1,6 +1,6 @@
 -- claim_sends: lease sends that wait, best rank first, within each destination's call limit.
 -- KEYS  1 waiting  2 this worker's leases  3 fence  4 owners  5 due
--- ARGV  1 now  2 lease (ms)  3 at most  4 calls allowed per destination in 60 s (0 = no limit)  5 where to start
+-- ARGV  1 now  2 lease (ms)  3 at most  4 calls allowed per routing key in 60 s (0 = no limit)  5 where to start
 --       6 prefix of records  7 prefix of wait queues  8 prefix of calls  9 owner
 -- Returns {when the next call is allowed (ms, '' if nothing waits for one), then per send:
 --       {destination, fence, lease_until, the record's id, its hash, flat}}.
@@ -17,8 +17,12 @@ local claimed, next_call = {''}, nil
 -- slots are shared out, so that one destination's backlog does not starve another; each call starts elsewhere
 for n = 1, #destinations do
   local destination = destinations[(n + tonumber(ARGV[5])) % #destinations + 1]
-  local queue, calls = wait_prefix .. destination, calls_prefix .. destination
+  local queue = wait_prefix .. destination
   local take = math.ceil(most / (#destinations - n + 1))
+  -- PagerDuty counts by routing key, and two destinations may share one
+  local first = redis.call('ZRANGE', queue, 0, 0)[1]
+  local limited_as = first and redis.call('HGET', record_prefix .. first, 't:' .. destination .. ':limited_as') or ''
+  local calls = calls_prefix .. limited_as
   if limit > 0 then
     redis.call('ZREMRANGEBYSCORE', calls, '-inf', string.format('%.0f', now - minute))
     local free = limit - redis.call('ZCARD', calls)

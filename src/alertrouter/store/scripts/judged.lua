@@ -2,8 +2,8 @@
 -- KEYS  1 due  2 this worker's leases  3 waiting  4 history  5 parked
 -- ARGV  1 now  2 prefix of records  3 prefix of wait queues  4 lifetime of a closed record (ms)  5 history length
 --       then per record 11: id, version, outcome, rule, reason, service, wake_at, closed (0|1), parked (0|1),
---       suspended_until, number of sends, and per send 4: destination, score in its wait queue, routing key ('' keeps what
---       is pinned), key of a shared incident ('' for the alert's own)
+--       suspended_until, number of sends, and per send 5: destination, score in its wait queue, routing key ('' keeps what
+--       is pinned), what its call limit is counted under, key of a shared incident ('' for the alert's own)
 -- Returns the number of records put down; the others have newer news and are due again.
 local now, record_prefix, wait_prefix = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local at, count = 5, 0
@@ -12,7 +12,7 @@ while at < #ARGV do
   local service, wake_at, closed, parked = ARGV[at + 6], ARGV[at + 7], ARGV[at + 8], ARGV[at + 9]
   local suspended_until, sends = ARGV[at + 10], tonumber(ARGV[at + 11])
   local first_send = at + 11
-  at = first_send + sends * 4
+  at = first_send + sends * 5
   local key = record_prefix .. id
   redis.call('ZREM', KEYS[2], '\n\n' .. id)
   local f = redis.call('HMGET', key, 'version', 'waits', 'outcome')
@@ -22,8 +22,9 @@ while at < #ARGV do
     for destination in string.gmatch(f[2] or '', '[^\n]+') do redis.call('ZREM', wait_prefix .. destination, id) end
     local waits = {}
     for s = 0, sends - 1 do
-      local destination, score = ARGV[first_send + s * 4 + 1], ARGV[first_send + s * 4 + 2]
-      local routing_key, dedup_key = ARGV[first_send + s * 4 + 3], ARGV[first_send + s * 4 + 4]
+      local destination, score = ARGV[first_send + s * 5 + 1], ARGV[first_send + s * 5 + 2]
+      local routing_key, limited_as = ARGV[first_send + s * 5 + 3], ARGV[first_send + s * 5 + 4]
+      local dedup_key = ARGV[first_send + s * 5 + 5]
       local lease_until = tonumber(redis.call('HGET', key, 't:' .. destination .. ':lease_until') or '0')
       if lease_until > now then
         -- another worker sends meanwhile, by what it knew: look again when it is done, and leave its key alone
@@ -32,7 +33,8 @@ while at < #ARGV do
         redis.call('ZADD', wait_prefix .. destination, score, id)
         redis.call('SADD', KEYS[3], destination)
         if routing_key ~= '' then
-          redis.call('HSET', key, 't:' .. destination .. ':key', routing_key, 't:' .. destination .. ':dedup_key', dedup_key)
+          redis.call('HSET', key, 't:' .. destination .. ':key', routing_key,
+            't:' .. destination .. ':limited_as', limited_as, 't:' .. destination .. ':dedup_key', dedup_key)
         end
         waits[#waits + 1] = destination
       end
