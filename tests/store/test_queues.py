@@ -307,3 +307,9 @@ async def test_a_refusal_does_not_forget_an_unsure_attempt(store: AlertStore) ->
     await store.settle(Settlement(claim, Result.REFUSED, Outcome.DEAD_LETTERED, detail="{}"), NIGHT + 1)
     record_now = await store.record(claim.record.id)
     assert record_now is not None and record_now.told_of(PAGERDUTY).is_open
+
+
+async def test_a_server_that_forgot_the_scripts_is_taught_them_again(store: AlertStore, client: Redis) -> None:
+    await store.accept([make_alert("1")], NIGHT)
+    await client.script_flush()
+    assert await store.accept([make_alert("2")], NIGHT) == [News.NEW]

@@ -229,3 +229,20 @@ def test_explain_says_what_it_could_not_do(words: tuple[str, ...], body: Any, co
     result = run("explain", *words, body=body)
     assert result.exit_code == code
     assert words_back in result.output
+
+
+def test_what_else_is_told_and_run_and_the_shared_incident_are_shown(tmp_path: Path) -> None:
+    then = (
+        "{notify: 'slack:alerts', automation: {name: restart, job: restart-pod}, dedup_key: 'search {{event.source}}'}"
+    )
+    files = {
+        "alertrouter.yaml": "destinations: {slack: {alerts: {}}}\n",
+        "global.yaml": f"catch_all: {then}\n",
+        "router.yaml": "catch_all: {route_to: unrouted}\n",
+    }
+    fill(tmp_path, files)
+    (shown,) = explain("pagerduty", EVENT, rules=str(tmp_path))
+    assert (shown["notify"], shown["automation"]) == (["slack:alerts"], ["restart"])
+    assert shown["dedup_key"] == shown["event"]["dedup_key"] == "search db-1"
+    text = run("explain", "--source", "pagerduty", "--rules", str(tmp_path), "-", body=EVENT).stdout
+    assert "  told as well: slack:alerts\n  automation: restart\n" in text

@@ -343,6 +343,10 @@ def _problem(shape: type[Shape], document: Document, detail: ErrorDetails) -> Pr
                 "write headers as `X-Team: payments`, a secret as `Authorization: {env: RUNNER_TOKEN}` or `{file: ...}`"
             )
             return document.problem(path, remedy)
+        case "model_type" if name == "automation":
+            return document.problem(
+                path, "a rule runs one automation: write `{name: ..., url: ...}` or `{name: ..., job: ...}`"
+            )
         case "literal_error" | "enum" if name in ("suppress", "drop"):
             return document.problem(path, f"`{name}` is true or left out")
         case "literal_error" if path[-1] == "[key]":  # pydantic's word for a key that is wrong
@@ -375,6 +379,7 @@ _WANTED = {
     "int_type": "write a whole number",
     "invalid-json-value": "write text, in quotes if it looks like a date",
     "too_short": "write at least one entry, or leave it out",
+    "too_long": "write one entry",
 }
 
 
