@@ -19,7 +19,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
 
 run: $(VENV)/.installed ## start the router with an embedded Redis, the sample rules and a PagerDuty stand-in
-	@exec $(BIN)/alertrouter serve --sandbox
+	@exec $(BIN)/alertrouter serve --sandbox --log-format console
 
 test: $(VENV)/.installed-test ## run all tests on real servers, then the checks
 	@tools/system-packages curl redis-server prometheus promtool prometheus-alertmanager amtool

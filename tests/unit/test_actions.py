@@ -64,9 +64,8 @@ def test_the_responder_sees_what_else_is_told_and_run(tmp_path: Path) -> None:
 def test_an_automation_is_as_it_was_written(tmp_path: Path) -> None:
     written = """{automation: {
       name: restart, url: 'https://runner.example.org/restart', auto_send: true, trigger_types: [alert_suspended],
-      parameters: {pod: 'pod {{event.custom_details.pod}}', tries: 3, {{event.source}}: '{{event.group}}'},
+      parameters: {pod: 'pod {{event.custom_details.pod}}', tries: 3, '{{event.source}}': '{{event.group}}'},
       headers: {X-Team: payments, Authorization: {env: RUNNER_AUTHORIZATION}, X-Token: {file: /run/secrets/runner}}}}"""
-    written = written.replace("{{event.source}}:", "'{{event.source}}':")
     decision = decide(tmp_path, written, pod="{{event.source}}")
     expected = Automation(
         name="restart",

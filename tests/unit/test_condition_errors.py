@@ -59,7 +59,6 @@ MISTAKES = [
         1,
         "`variables` are set by a rule's actions, after its conditions; test the field they are taken from",
     ),
-    ("cache_var.x == 'a'", 1, "cache variables are not supported yet"),
     (
         "event.custom_details.namespace == 'x'",
         22,

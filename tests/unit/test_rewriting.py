@@ -196,8 +196,7 @@ def test_no_alert_is_too_strange(tmp_path_factory: pytest.TempPathFactory, summa
     ("text", "message"),
     [
         ("a {{event.summary", "`{{` has no `}}` after it; write {{event.summary}}"),
-        ("{{summary}}", "`{{summary}}`: a path starts with event., raw_event. or variables."),
-        ("{{cache_var.x}}", "`{{cache_var.x}}`: cache variables are not supported yet"),
+        ("{{summary}}", "`{{summary}}`: a path starts with event., raw_event., variables. or cache_var."),
         ("{{event.summary == 'x'}}", "`{{event.summary == 'x'}}`: write a path, such as event.summary"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from alertrouter.rules.evaluate import evaluate
 from alertrouter.rules.load import load_rules
-from alertrouter.rules.model import CountQuery, Decision
+from alertrouter.rules.model import CacheQuery, CountQuery, Decision
 from tests.alerts import NIGHT, make_alert
 from tests.rules.test_wrong_files import fill
 
@@ -27,7 +27,9 @@ def decide(tmp_path: Path) -> Decide:
             lines += [f"    - rule: r{number}", "      when:", *when, "      then: {}"]
         text = "\n".join(["sets:", "  start:", *lines, ""])
         fill(tmp_path, {"router.yaml": "catch_all: {route_to: unrouted}\n", "global.yaml": text})
-        known = None if counts is None else {query(key): count for key, count in counts.items()}
+        known: dict[CountQuery | CacheQuery, int | str | None] | None = (
+            None if counts is None else {query(key): count for key, count in counts.items()}
+        )
         return evaluate(make_alert(status=status), load_rules(tmp_path), NIGHT, counts=known)
 
     return run

@@ -35,7 +35,7 @@ from alertrouter.enrich import Enriched, enrich
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import Outcome, Record, Told
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION, evaluate
-from alertrouter.rules.model import CountQuery, Decision, Ruleset, Verdict
+from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Verdict
 from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement, Threshold
 
 #: A POST may take 10 s; one is not begun with less than this left of its lease.
@@ -227,16 +227,22 @@ class Worker:
         )
 
     async def _decide(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
-        """What the rules say, with the counts their thresholds ask for fetched as they come up."""
-        counts: dict[CountQuery, int] = {}
+        """What the rules say, with the counts and remembered values they ask for fetched as they come up."""
+        counts: dict[CountQuery | CacheQuery, int | str | None] = {}
         while True:
             decision = self._or_plain(
                 record, lambda: evaluate(record.alert, ruleset, now, counts=counts), _plain_decision
             )
             if not decision.wants:
                 return decision
-            thresholds = [Threshold(query.key, query.window_ms) for query in decision.wants]
-            counts.update(zip(decision.wants, await self._store.count(record, thresholds, now), strict=True))
+            counted = [query for query in decision.wants if isinstance(query, CountQuery)]
+            thresholds = [Threshold(query.key, query.window_ms, query.peek) for query in counted]
+            if counted:
+                counts.update(zip(counted, await self._store.count(record, thresholds, now), strict=True))
+            remembered = [query for query in decision.wants if isinstance(query, CacheQuery)]
+            if remembered:
+                values = await self._store.remembered([query.key for query in remembered])
+                counts.update(zip(remembered, values, strict=True))
 
     def _show(self, record: Record, decision: Decision, ruleset: Ruleset) -> Enriched:
         return self._or_plain(record, lambda: enrich(record.alert, decision, ruleset), _plain)

@@ -12,7 +12,8 @@ from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 
 from alertrouter.alert import Link
-from alertrouter.rules.build_texts import TextBuilder
+from alertrouter.rules.build_texts import TextBuilder, unknown_cache_variable
+from alertrouter.rules.cache import CacheVariable, RecentValue, TriggerCount
 from alertrouter.rules.condition import Condition, compile_condition
 from alertrouter.rules.document import Document, Key, Problem
 from alertrouter.rules.model import (
@@ -28,9 +29,11 @@ from alertrouter.rules.model import (
 )
 from alertrouter.rules.schema import (
     ActionsShape,
+    CacheVariableShape,
     ConfigShape,
     LinkShape,
     OrchestrationShape,
+    RememberingShape,
     RouterShape,
     RuleShape,
     ServiceShape,
@@ -38,7 +41,7 @@ from alertrouter.rules.schema import (
     did_you_mean,
     fit,
 )
-from alertrouter.rules.syntax import ConditionError
+from alertrouter.rules.syntax import ConditionError, Path, walk
 
 CONFIG = "alertrouter.yaml"
 GLOBAL = "global.yaml"
@@ -65,7 +68,7 @@ _ACTIONS = _GLOBAL | {"route_to", "dynamic_route_to"}
 
 
 _SHAPES: Mapping[Kind, type[OrchestrationShape | RouterShape]] = {
-    "global": OrchestrationShape,
+    "global": RememberingShape,
     "router": RouterShape,
     "service": ServiceShape,
     "unrouted": OrchestrationShape,
@@ -116,10 +119,13 @@ class _Builder:
         self.config = config
         self.now = now
         self.problems: list[Problem] = []
+        self.cached: list[str] = []  # names of cache variables
 
     def orchestration(self, shape: OrchestrationShape | RouterShape) -> Orchestration:
         sets = shape.sets if shape.sets is not None else {START: []}
         self._check_sets(sets)
+        cache_variables = shape.cache_variables if isinstance(shape, RememberingShape) else ()
+        remembered = tuple(self._cache_variables(cache_variables))
         catch_all = self._actions(("catch_all",), shape.catch_all, shape.catch_all.owner, in_catch_all=True)
         if self.kind == "router" and not catch_all.route_to:
             remedy = "write `catch_all: {route_to: unrouted}`"
@@ -128,7 +134,7 @@ class _Builder:
             set_name: tuple(self._rule(set_name, index, rule) for index, rule in enumerate(rules))
             for set_name, rules in sets.items()
         }
-        return Orchestration(self.name, self.kind, MappingProxyType(built), catch_all, self.document.digest)
+        return Orchestration(self.name, self.kind, MappingProxyType(built), catch_all, self.document.digest, remembered)
 
     def service(self, stem: str, shape: ServiceShape) -> Service:
         if shape.service is not None and shape.service != stem:
@@ -195,6 +201,40 @@ class _Builder:
             key=f"{self.name}/{set_name}/{shape.rule}",
         )
 
+    def _cache_variables(self, shapes: Iterable[CacheVariableShape]) -> Iterable[CacheVariable]:
+        """Each may read those before it."""
+        for index, shape in enumerate(shapes):
+            path: tuple[Key, ...] = ("cache_variables", index)
+            variable = self._cache_variable(path, shape)
+            if shape.name in self.cached:
+                self._add((*path, "name"), f"the cache variable `{shape.name}` is there already; choose another name")
+            self.cached.append(shape.name)
+            if variable:
+                yield variable
+
+    def _cache_variable(self, path: tuple[Key, ...], shape: CacheVariableShape) -> CacheVariable | None:
+        conditions = tuple(self._conditions(path, shape.when or []))
+        if any(condition.counts for condition in conditions):
+            remedy = "write a variable of the type `trigger_count`"
+            self._add((*path, "when"), f"the condition of a cache variable cannot count; {remedy}")
+        looks_back = any(node.root == "cache_var" for each in conditions for node in _paths(each))
+        key = f"{self.name}/cache/{shape.name}"
+        out_of_place = ("over",) if shape.type == "recent_value" else ("source", "regex")
+        for name in out_of_place:
+            if getattr(shape, name) is not None:
+                self.problems.append(
+                    self.document.problem_with_key((*path, name), f"a {shape.type} has no `{name}`; remove it")
+                )
+        if shape.type == "trigger_count":
+            if shape.over is None:
+                self._add(path, "a trigger_count needs its time: write `over: 10m`")
+                return None
+            return TriggerCount(shape.name, key, conditions, looks_back, _in_ms(shape.over))
+        pattern = TextBuilder(self.document, path, self.problems, self.cached).recent_value(shape)
+        if pattern is None:
+            return None
+        return RecentValue(shape.name, key, conditions, looks_back or pattern.source.root == "cache_var", pattern)
+
     def _check_dynamic_route(self, path: tuple[Key, ...], shape: RuleShape, index: int) -> None:
         at = (*path, "then", "dynamic_route_to")
         if index > 0:
@@ -207,20 +247,26 @@ class _Builder:
 
     def _conditions(self, path: tuple[Key, ...], texts: Iterable[str]) -> Iterable[Condition]:
         for index, text in enumerate(texts):
+            where: tuple[Key, ...] = (*path, "when")
+            if isinstance(self.document.value_at(where), list):
+                where = (*where, index)
             try:
-                yield compile_condition(text)
+                condition = compile_condition(text)
             except ConditionError as error:
                 offset = _offset(text, error.line, error.column)
-                where: tuple[Key, ...] = (*path, "when")
-                if isinstance(self.document.value_at(where), list):
-                    where = (*where, index)
                 self.problems.append(self.document.problem_within(where, offset, error.message, error.check))
+                continue
+            if "cache_var" in text:  # few have one, and to walk through all is dear
+                for node in _paths(condition):
+                    if node.root == "cache_var" and (unknown := unknown_cache_variable(node.keys, self.cached)):
+                        self.problems.append(self.document.problem_within(where, node.span.start, unknown))
+            yield condition
 
     def _actions(self, path: tuple[Key, ...], shape: ActionsShape, owner: str | None, *, in_catch_all: bool) -> Actions:
         self._check_actions(path, shape, in_catch_all=in_catch_all)
         enrich = shape.enrich
         ended = self._suppression(path, shape, owner, in_catch_all=in_catch_all)
-        texts = TextBuilder(self.document, path, self.problems)
+        texts = TextBuilder(self.document, path, self.problems, self.cached)
         return Actions(
             route_to=shape.route_to or "",
             variables=tuple(texts.variables(shape.variables or ())),
@@ -336,6 +382,10 @@ def _runbook(written: str, config: ConfigShape | None) -> str:
 
 def _in_ms(duration: timedelta) -> int:
     return duration // timedelta(milliseconds=1)
+
+
+def _paths(condition: Condition) -> Iterable[Path]:
+    return (node for node in walk(condition.tree) if isinstance(node, Path))
 
 
 def _offset(text: str, line: int, column: int) -> int:

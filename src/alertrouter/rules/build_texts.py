@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from alertrouter.rules.model import Automation, KeyReference
 from alertrouter.rules.regex import BadPattern, compile_extractor
 from alertrouter.rules.schema import (
     AutomationShape,
+    CacheVariableShape,
     DynamicRouteShape,
     ExtractionShape,
     VariableShape,
@@ -36,13 +37,25 @@ Read = TypeVar("Read")
 _SECRET_HEADER = re.compile(r"(?i)auth|token|secret|passw|credential|cookie|signature|key$")
 
 
-class TextBuilder:
-    """Reads the texts of one rule's actions, at `path` of the document. What is wrong goes to `problems`."""
+def unknown_cache_variable(keys: Sequence[Key], known: Collection[str]) -> str:
+    """What is wrong with the path `cache_var` and these keys; "" where it leads to a variable that is known."""
+    if not keys:
+        return "write the name of a cache variable too: cache_var.name"
+    name = str(keys[0])
+    return "" if name in known else f"there is no cache variable `{name}` here{did_you_mean(name, known)}"
 
-    def __init__(self, document: Document, path: Path, problems: list[Problem]) -> None:
+
+class TextBuilder:
+    """Reads the texts of one rule's actions, at `path` of the document. What is wrong goes to `problems`.
+
+    cached: the names of cache variables that they may read.
+    """
+
+    def __init__(self, document: Document, path: Path, problems: list[Problem], cached: Collection[str]) -> None:
         self.document = document
         self.path = path
         self.problems = problems
+        self.cached = cached
         self.variable_names: list[str] = []
 
     def variables(self, shapes: Iterable[VariableShape]) -> Iterable[Variable]:
@@ -70,6 +83,12 @@ class TextBuilder:
             return None
         path: Path = ("dynamic_route_to",)
         return self._pattern((*path, "source"), shape.source, (*path, "regex"), shape.regex)
+
+    def recent_value(self, shape: CacheVariableShape) -> Pattern | None:
+        if shape.source is None or shape.regex is None:
+            self._add((), "a recent_value needs a `source` and a `regex`")
+            return None
+        return self._pattern(("source",), shape.source, ("regex",), shape.regex)
 
     def notes(self, texts: Iterable[str]) -> Iterable[Template]:
         for index, text in enumerate(texts):
@@ -133,13 +152,13 @@ class TextBuilder:
         template = self._read(path, text, read_template)
         for part in template.parts if template else ():
             if isinstance(part, Reference):
-                self._check_variable(path, part)
+                self._check_names(path, part)
         return template
 
     def _pattern(self, source_path: Path, source: str, pattern_path: Path, pattern: str) -> Pattern | None:
         reference = self._read(source_path, source, read_reference)
         if reference:
-            self._check_variable(source_path, reference)
+            self._check_names(source_path, reference)
         try:
             extract = compile_extractor(pattern)
         except BadPattern as bad:
@@ -147,7 +166,9 @@ class TextBuilder:
             return None
         return Pattern(reference, pattern, extract) if reference else None
 
-    def _check_variable(self, path: Path, reference: Reference) -> None:
+    def _check_names(self, path: Path, reference: Reference) -> None:
+        if reference.root == "cache_var" and (unknown := unknown_cache_variable(reference.keys, self.cached)):
+            self._add(path, f"`{reference.source}`: {unknown}")
         if reference.root != "variables":
             return
         name = str(reference.keys[0]) if reference.keys else ""

@@ -42,7 +42,7 @@ class Condition:
     counts: bool = False
 
     def holds(self, view: View, now: Moment) -> bool:
-        """Whether it holds for this view at this time. Raises CountWanted, and nothing else, whatever JSON the view is."""
+        """Whether it holds for this view at this time. Raises Wanted, and nothing else, whatever JSON the view is."""
         return self.run(view, now) is True
 
     def evaluate(self, view: View, now: Moment) -> Outcome:
@@ -64,9 +64,7 @@ def compile_condition(text: str) -> Condition:
 
 def _check(node: Node, text: str) -> None:
     match node:
-        case Path(root="cache_var"):
-            raise error_at(text, node.span.start, "cache variables are not supported yet")
-        case Path(root="event" | "raw_event"):
+        case Path(root="event" | "raw_event" | "cache_var"):
             return
         case Path(root=root):
             right_side = text[: node.span.start].rstrip().endswith(("==", "matches", "part", "exactly", ">", "<", "="))

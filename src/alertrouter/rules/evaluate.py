@@ -11,12 +11,15 @@ from typing import Any
 from msgspec.structs import replace
 
 from alertrouter.alert import DEDUP_KEY_LIMIT, Alert, CommonEvent, Link, Severity, Status
+from alertrouter.rules.cache import read_cache
 from alertrouter.rules.condition import View
 from alertrouter.rules.model import (
     START,
     UNROUTED,
     Actions,
     Automation,
+    CacheQuery,
+    CacheWrite,
     CountQuery,
     Decision,
     Orchestration,
@@ -26,7 +29,7 @@ from alertrouter.rules.model import (
     RuleTrace,
     Verdict,
 )
-from alertrouter.rules.moment import CountWanted, Moment
+from alertrouter.rules.moment import Moment, Wanted
 from alertrouter.rules.reasons import SHOWN_VALUE, cut
 from alertrouter.rules.templates import Extraction, Template, variables_of
 from alertrouter.rules.times import Instant
@@ -49,7 +52,7 @@ def evaluate(
     ruleset: Ruleset,
     now: int,
     *,
-    counts: Mapping[CountQuery, int] | None = None,
+    counts: Mapping[CountQuery | CacheQuery, int | str | None] | None = None,
     trace: bool = False,
 ) -> Decision:
     """The decision for an alert at `now` (ms since the epoch): global rules, then the router, then the service's.
@@ -57,16 +60,17 @@ def evaluate(
     Later rules override what earlier ones set; annotations, links and details accumulate. Every rule sees the event as
     the ones before it left it. A drop is the end: no router is asked.
 
-    counts: what thresholds count; without it each counts 1. At the first that is not in it evaluation stops, and the
-            decision `wants` it. Only triggers count: for an acknowledged or resolved alert every threshold is 0.
+    counts: what thresholds count and cache variables remember, None for nothing; without it each counts 1 and nothing is
+            remembered. At the first that is not in it evaluation stops, and the decision `wants` it. Only triggers
+            count: for an acknowledged or resolved alert every threshold is 0.
     trace:  record each rule looked at, with the reason in words; changes nothing else.
     """
     moment = Moment(now, counts, counted=alert.status is Status.FIRING)
     course = _Course(alert, ruleset, moment, [] if trace else None)
     try:
         return course.decision(course.route())
-    except CountWanted as wanted:
-        return course.decision("", wants=(wanted.query,))
+    except Wanted as wanted:
+        return course.decision("", wants=wanted.queries)
 
 
 def view_of(alert: Alert) -> dict[str, Any]:
@@ -116,6 +120,7 @@ class _Course:
     custom_fields: dict[str, Any] = field(default_factory=dict)
     notify: dict[str, None] = field(default_factory=dict)  # in order, each once
     automation: dict[str, Automation] = field(default_factory=dict)
+    cache_writes: list[CacheWrite] = field(default_factory=list)
     dedup_key: str = ""
 
     def __post_init__(self) -> None:
@@ -137,7 +142,7 @@ class _Course:
         self.run(orchestration)
         return service if orchestration.kind == "service" else ""
 
-    def decision(self, service: str, wants: tuple[CountQuery, ...] = ()) -> Decision:
+    def decision(self, service: str, wants: tuple[CountQuery | CacheQuery, ...] = ()) -> Decision:
         """What has come of it so far, for the service that was chosen."""
         owner = self.ruleset.services.get(service)
         own_key = owner is not None and owner.routing_key is not None
@@ -167,10 +172,14 @@ class _Course:
             until=self.now.until,
             wants=wants,
             resets=tuple(self.now.resets),
+            cache_writes=tuple(self.cache_writes),
         )
 
     def run(self, orchestration: Orchestration) -> str:
         """Go through the sets from the first on. Returns where the last one routes to: in the router, a service."""
+        remembered = read_cache(orchestration.cache_variables, self.view, self.now)
+        self.view["cache_var"] = remembered.values
+        self.cache_writes += remembered.writes
         current = START
         while True:
             rule = self._first_match(orchestration, current)

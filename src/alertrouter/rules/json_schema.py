@@ -8,10 +8,10 @@ from typing import Any
 
 from alertrouter.rules.build import ALLOWED
 from alertrouter.rules.model import Kind
-from alertrouter.rules.schema import ConfigShape, OrchestrationShape, RouterShape, ServiceShape, Shape
+from alertrouter.rules.schema import ConfigShape, OrchestrationShape, RememberingShape, RouterShape, ServiceShape, Shape
 
 _SHAPES: Mapping[Kind, type[Shape]] = {
-    "global": OrchestrationShape,
+    "global": RememberingShape,
     "router": RouterShape,
     "service": ServiceShape,
     "unrouted": OrchestrationShape,
@@ -33,6 +33,7 @@ _HELP = {
     "url": "The web address that is posted to.",
     "acknowledge_within": "How soon somebody must answer: 5m, 1h, or next_business_day.",
     "annotate": "A note for the responder, or several.",
+    "cache_variables": "What is remembered from alert to alert, to be read as cache_var.name.",
     "catch_all": "What becomes of an alert that no rule of its set wants.",
     "custom_fields": "Custom fields of the incident, by name.",
     "destinations": "Where alerts can go, by kind and name. Credentials are named, never written here.",
@@ -53,6 +54,7 @@ _HELP = {
     "lookup_by": "How the service is found: by its name.",
     "notify": "Destinations that are told: pagerduty, or kind:name.",
     "on_call": "Who is on call, in words.",
+    "over": "How far back triggers are counted, such as 10m.",
     "owner": "The team to ask about this.",
     "path": "The field that the variable is read from, such as event.summary.",
     "priorities": "Response policies, first the most urgent.",

@@ -10,8 +10,11 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from alertrouter.alert import CommonEvent, Link, Severity
+from alertrouter.rules.cache import CacheVariable
 from alertrouter.rules.condition import Condition
 from alertrouter.rules.index import Index, build_index
+from alertrouter.rules.moment import CacheQuery as CacheQuery
+from alertrouter.rules.moment import CacheWrite as CacheWrite
 from alertrouter.rules.moment import CountQuery as CountQuery
 from alertrouter.rules.templates import Extraction, Pattern, Template, Variable
 
@@ -49,7 +52,7 @@ class RuleTrace:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the rules say about one alert at one instant. With `wants` it is none yet: fetch those counts, ask again.
+    """What the rules say about one alert at one instant. With `wants` it is none yet: fetch those, ask again.
 
     event:         the alert as PagerDuty will see it, after the rules changed it.
     service:       the service the router chose; "" when the alert reached only the catch-all (unrouted).
@@ -66,8 +69,9 @@ class Decision:
     quarantined:   the service that was chosen, where its file is faulty and no good version of it is known; else "".
     until:         the first instant (ms since the epoch) at which a time that was looked at changes its answer: before
                    it, the same alert, rules and counts give the same decision; 0 = never.
-    wants:         the count that evaluation stopped at.
+    wants:         the counts and remembered values that evaluation stopped at.
     resets:        resetting counts whose condition held: they start anew.
+    cache_writes:  what the rules are to remember.
     """
 
     verdict: Verdict
@@ -91,8 +95,9 @@ class Decision:
     dedup_key: str = ""
     quarantined: str = ""
     until: int = 0
-    wants: tuple[CountQuery, ...] = ()
+    wants: tuple[CountQuery | CacheQuery, ...] = ()
     resets: tuple[CountQuery, ...] = ()
+    cache_writes: tuple[CacheWrite, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,8 @@ class Rule:
 class Orchestration:
     """Sets of rules that begin in `start`; the catch-all applies where no rule of a set matched.
 
-    indexes: of each set, built with it.
+    cache_variables: in the order of the file; read before its first set.
+    indexes:         of each set, built with it.
     """
 
     name: str  # as in RuleTrace
@@ -211,6 +217,7 @@ class Orchestration:
     sets: Mapping[str, tuple[Rule, ...]] = field(default_factory=lambda: MappingProxyType({START: ()}))
     catch_all: Actions = Actions()
     digest: str = ""  # of the file it was made from
+    cache_variables: tuple[CacheVariable, ...] = ()
     indexes: Mapping[str, Index] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

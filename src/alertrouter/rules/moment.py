@@ -14,19 +14,38 @@ class CountQuery:
 
     key:       orchestration/set/rule/number of the condition/place of the threshold in it; the same after a reload.
     resetting: the count starts anew once the condition it stands in holds.
+    peek:      the current trigger is not counted, and so not included.
+
+    For a cache variable the key is that of a CacheQuery.
     """
 
     key: str
     window_ms: int
     resetting: bool
+    peek: bool = False
 
 
-class CountWanted(Exception):
-    """Evaluation cannot go on without this count. Never leaves `evaluate`."""
+@dataclass(frozen=True, slots=True)
+class CacheQuery:
+    """What rules remember under `key`: orchestration/cache/name."""
 
-    def __init__(self, query: CountQuery) -> None:
-        super().__init__(query.key)
-        self.query = query
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheWrite:
+    """What rules are to remember under `key`, for the next CacheQuery."""
+
+    key: str
+    value: str
+
+
+class Wanted(Exception):
+    """Evaluation cannot go on without the answers to these. Never leaves `evaluate`."""
+
+    def __init__(self, *queries: CountQuery | CacheQuery) -> None:
+        super().__init__(*queries)
+        self.queries = queries
 
 
 @dataclass(slots=True)
@@ -34,8 +53,8 @@ class Moment:
     """One evaluation's clock and counts, and what has been looked at.
 
     ms:      the instant, since the epoch.
-    counts:  the counts that are known; None where every count is 1.
-    counted: whether this is a trigger. Of anything else every count is 0, and none is asked for.
+    counts:  the answers that are known; None where every count is 1, and nothing is remembered.
+    counted: whether this is a trigger. Of anything else every threshold is 0, and none is asked for.
     until:   the first instant at which a time that was looked at changes its answer; 0 = never.
     asker:   whose thresholds are being asked: orchestration/set/rule/number of the condition.
     asked:   what they have asked for.
@@ -43,7 +62,7 @@ class Moment:
     """
 
     ms: int
-    counts: Mapping[CountQuery, int] | None = None
+    counts: Mapping[CountQuery | CacheQuery, int | str | None] | None = None
     counted: bool = True
     until: int = 0
     asker: str = ""
@@ -65,14 +84,26 @@ class Moment:
         self.resets += (query for query in self.asked if query.resetting)
 
     def count(self, threshold: Threshold) -> int:
-        """The count for a threshold. Raises CountWanted where it is needed and not known."""
+        """The count for a threshold. Raises Wanted where it is needed and not known."""
         if not self.counted:
             return 0
         resetting = threshold.function == "resetting_trigger_count"
         query = CountQuery(f"{self.asker}/{threshold.span.start}", threshold.seconds * 1000, resetting)
         self.asked.append(query)
-        if self.counts is None:
-            return 1
-        if query not in self.counts:
-            raise CountWanted(query)
-        return self.counts[query]
+        if not self.knows(query):
+            raise Wanted(query)
+        return self.number(query)
+
+    def knows(self, query: CountQuery | CacheQuery) -> bool:
+        """Whether the answer need not be asked for."""
+        return self.counts is None or query in self.counts
+
+    def number(self, query: CountQuery) -> int:
+        """A count that is known."""
+        answer = 1 if self.counts is None else self.counts[query]
+        return answer if isinstance(answer, int) else 0
+
+    def remembered(self, query: CacheQuery) -> str | None:
+        """What is known to be remembered; None for nothing."""
+        answer = None if self.counts is None else self.counts[query]
+        return answer if isinstance(answer, str) else None

@@ -70,6 +70,12 @@ def _variable_name(text: str) -> str:
     return text
 
 
+def _cache_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise ValueError("a variable is named by letters, digits and `_`, so that cache_var.name can be written")
+    return text
+
+
 def _web_address(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.netloc or any(map(str.isspace, text)):
@@ -243,10 +249,25 @@ class RuleShape(Shape):
 
 
 class OrchestrationShape(Shape):
-    """global.yaml and unrouted.yaml."""
+    """unrouted.yaml, and with more other files of rules."""
 
     sets: dict[Text, list[RuleShape]] | None = None
     catch_all: CatchAllShape = CatchAllShape()
+
+
+class CacheVariableShape(Shape):
+    name: Annotated[str, AfterValidator(_cache_name)]
+    when: Texts | None = None
+    type: Literal["recent_value", "trigger_count"]
+    source: Text | None = None
+    regex: Text | None = None
+    over: Duration | None = None
+
+
+class RememberingShape(OrchestrationShape):
+    """global.yaml, and with more the files of services."""
+
+    cache_variables: list[CacheVariableShape] = []
 
 
 class RouterShape(Shape):
@@ -254,7 +275,7 @@ class RouterShape(Shape):
     catch_all: CatchAllShape
 
 
-class ServiceShape(OrchestrationShape):
+class ServiceShape(RememberingShape):
     service: Text | None = None
     team: Text | None = None
     tier: Annotated[int, Field(ge=1, le=5)] | None = None

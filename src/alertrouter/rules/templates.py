@@ -14,7 +14,7 @@ from alertrouter.rules.regex import Extractor
 from alertrouter.rules.syntax import ConditionError, Path, error_at, parse
 
 #: Where a reference may begin.
-ROOTS = ("event", "raw_event", "variables")
+ROOTS = ("event", "raw_event", "variables", "cache_var")
 #: Fields of an event that an extraction may write, beside the members of `custom_details`.
 TARGETS = ("summary", "source", "severity", "class", "component", "group")
 
@@ -97,10 +97,8 @@ def read_reference(text: str) -> Reference:
     node = parse(text)
     if not isinstance(node, Path):
         raise error_at(text, 0, "write a path, such as event.summary or event.custom_details.pod")
-    if node.root == "cache_var":
-        raise error_at(text, 0, "cache variables are not supported yet")
     if node.root not in ROOTS:
-        raise error_at(text, 0, "a path starts with event., raw_event. or variables.")
+        raise error_at(text, 0, "a path starts with event., raw_event., variables. or cache_var.")
     find = finder_of(node)
     return Reference(text.strip(), node.root, node.keys, lambda view: None if (at := find(view)) is MISSING else at)
 
