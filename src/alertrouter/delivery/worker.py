@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import MappingProxyType
@@ -106,6 +107,8 @@ class Worker:
             tasks.create_task(self._repeat(self._judge_due, self._due))
             tasks.create_task(self._repeat(self._begin_sends, self._waiting))
             tasks.create_task(self._repeat(self._beat, self._stopping))
+        with suppress(StoreUnavailable):
+            await self._beat()  # what is in flight takes ten seconds at most, and that long nobody takes it over
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=self._drain_s)
         for task in self._in_flight:
@@ -285,17 +288,17 @@ class Worker:
         try:
             decision = await self._decide(record, active.ruleset, now)
         except StoreUnavailable:
-            await self._settle(Settlement(claim, Result.RELEASED, record.outcome, wake_at=now), now)
+            await self._release(claim, now)
             return
         plan = reconcile(record, decision, now)
         send = _missing_at(claim.destination, plan)
         if send is None or not self._may_send(claim, told, send, decision, active):
-            await self._settle(Settlement(claim, Result.RELEASED, plan.outcome, wake_at=now), now)
+            await self._release(claim, now)
             return
         try:
             others_open = await self._share(record, told, send)
         except StoreUnavailable:
-            await self._settle(Settlement(claim, Result.RELEASED, plan.outcome, wake_at=now), now)
+            await self._release(claim, now)
             return
         if others_open:
             await self._settle(_delivered(claim, record, told, send, decision, now), now)
@@ -343,6 +346,10 @@ class Worker:
         await self._settle(settlement, now)
         if told.dedup_key:
             await self._after_sharing(record, told, send, settlement.result, now)
+
+    async def _release(self, claim: Claim, now: int) -> None:
+        """Give the lease back unused: the record is judged again at once, and its outcome stays what it is."""
+        await self._settle(Settlement(claim, Result.RELEASED, claim.record.outcome, wake_at=now), now)
 
     async def _after_sharing(self, record: Record, told: Told, send: Send, result: Result, now: int) -> None:
         """Keep the members of a shared incident true to what became of the send."""

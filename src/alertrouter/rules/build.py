@@ -208,7 +208,8 @@ class _Builder:
             variable = self._cache_variable(path, shape)
             if shape.name in self.cached:
                 self._add((*path, "name"), f"the cache variable `{shape.name}` is there already; choose another name")
-            self.cached.append(shape.name)
+            else:
+                self.cached.append(shape.name)
             if variable:
                 yield variable
 

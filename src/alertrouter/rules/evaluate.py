@@ -57,8 +57,8 @@ def evaluate(
 ) -> Decision:
     """The decision for an alert at `now` (ms since the epoch): global rules, then the router, then the service's.
 
-    Later rules override what earlier ones set; annotations, links and details accumulate. Every rule sees the event as
-    the ones before it left it. A drop is the end: no router is asked.
+    Later rules override what earlier ones set; annotations, links, details, what is notified and what is run add up. Every
+    rule sees the event as the ones before it left it. A drop is the end: no router is asked.
 
     counts: what thresholds count and cache variables remember, None for nothing; without it each counts 1 and nothing is
             remembered. At the first that is not in it evaluation stops, and the decision `wants` it. Only triggers
