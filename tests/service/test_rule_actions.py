@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
 
-from alertrouter.alert import Alert
 from alertrouter.record import Outcome, Record, Told
-from alertrouter.rules.evaluate import evaluate
-from alertrouter.rules.model import Decision, Ruleset
 from tests.alerts import HOUR, MINUTE, SECOND, make_alert
 from tests.service.conftest import Rig
 from tests.waiting import until
@@ -124,46 +118,38 @@ async def test_a_maintenance_window_after_the_page_does_not_keep_the_resolve(rig
     assert rig.sent == [TRIGGER, RESOLVE]
 
 
-class Shared:
-    """Rules that put every alert into one incident, decided without a rule file."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.key = "payment-outage"
-
-        def decide(alert: Alert, ruleset: Ruleset, now: int, **counts: Any) -> Decision:
-            return replace(evaluate(alert, ruleset, now, **counts), dedup_key=self.key)
-
-        monkeypatch.setattr("alertrouter.delivery.worker.evaluate", decide)
-
-
 def told(rig: Rig) -> list[tuple[str, str]]:
     return [(str(call.event["event_action"]), str(call.event["dedup_key"])) for call in rig.sandbox.events]
 
 
-async def test_a_shared_incident_closes_with_its_last_member(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = Shared(monkeypatch)
+SHARED = "then: {dedup_key: payment-outage}"
+OUTAGE = "payment-outage"
+
+
+async def test_a_shared_incident_closes_with_its_last_member(rig: Rig) -> None:
+    rig.change_rules(globally(SHARED))
     await rig.hear(make_alert("1"), make_alert("2"))
     await rig.hear(make_alert("1", status="resolved", ended=rig.clock.advance(MINUTE)))
-    assert told(rig) == [("trigger", shared.key)] * 2
+    assert told(rig) == [("trigger", OUTAGE)] * 2
     assert await outcome_of(rig, "1") is Outcome.DELIVERED
-    shared.key = "another since then"
+    rig.change_rules(globally("then: {dedup_key: another since then}"))
     await rig.hear(make_alert("2", status="resolved", ended=rig.clock.advance(MINUTE)))
-    assert told(rig)[2:] == [("resolve", "payment-outage")]
+    assert told(rig)[2:] == [("resolve", OUTAGE)]
 
 
-async def test_a_member_that_was_refused_keeps_nothing_open(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = Shared(monkeypatch)
+async def test_a_member_that_was_refused_keeps_nothing_open(rig: Rig) -> None:
+    rig.change_rules(globally(SHARED))
     rig.sandbox.fail(400)
     await rig.hear(make_alert("1"))
     await rig.hear(make_alert("2"))
     await rig.hear(make_alert("2", status="resolved", ended=rig.clock.advance(MINUTE)))
-    assert told(rig) == [("trigger", shared.key), ("resolve", shared.key)]
+    assert told(rig) == [("trigger", OUTAGE), ("resolve", OUTAGE)]
 
 
 async def test_who_joined_while_the_incident_was_closing_is_told_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Shared(monkeypatch)
+    rig.change_rules(globally(SHARED))
     await rig.hear(make_alert("1"))
     leave = rig.store.leave_incident
 
@@ -182,10 +168,38 @@ async def test_who_joined_while_the_incident_was_closing_is_told_again(
     assert [action for action, _ in told(rig)][3:] == ["trigger"]
 
 
-async def test_a_changed_key_of_a_waiting_page_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = Shared(monkeypatch)
+async def test_a_changed_key_of_a_waiting_page_is_noticed(rig: Rig) -> None:
+    rig.change_rules(globally(SHARED))
     await rig.store.accept([make_alert()], rig.clock())
     await rig.worker._judge_due()
-    shared.key = "new"
+    rig.change_rules(globally("then: {dedup_key: new}"))
     await rig.settle()
     assert told(rig) == [("trigger", "new")]
+
+
+def remembering(variable: str, *rules: str) -> dict[str, str]:
+    [(name, written)] = globally(*rules).items()
+    return {name: f"cache_variables: [{{{variable}}}]\n{written}"}
+
+
+async def test_rules_remember_a_value_from_one_alert_to_the_next(rig: Rig) -> None:
+    deploying = "name: deploying, type: recent_value, source: event.custom_details.deploying, regex: '.+'"
+    mute = "when: cache_var.deploying == event.custom_details.host, " + MUTE
+    rig.change_rules(remembering(deploying, mute))
+    await rig.hear(make_alert("deployment", deploying="web-1", host="ci"))
+    await rig.hear(make_alert("a", host="web-1"), make_alert("b", host="web-2"))
+    outcomes = [await outcome_of(rig, fingerprint) for fingerprint in ("deployment", "a", "b")]
+    assert outcomes == [Outcome.DELIVERED, Outcome.SUPPRESSED, Outcome.DELIVERED]
+
+
+async def test_rules_count_what_a_condition_matched(rig: Rig) -> None:
+    failures = "name: failures, type: trigger_count, over: 10m, when: event.custom_details.kind == 'db'"
+    rig.change_rules(remembering(failures, "when: not cache_var.failures >= 2, " + MUTE))
+    await rig.hear(make_alert("web", kind="web"))
+    await rig.hear(make_alert("db-1", kind="db"))
+    await rig.hear(make_alert("db-2", kind="db"))
+    await rig.hear(make_alert("web-2", kind="web"))
+    rig.clock.advance(11 * MINUTE)
+    await rig.hear(make_alert("web-3", kind="web"))
+    outcomes = [await outcome_of(rig, fingerprint) for fingerprint in ("web", "db-1", "db-2", "web-2", "web-3")]
+    assert [outcome is Outcome.DELIVERED for outcome in outcomes] == [False, False, True, True, False]

@@ -193,6 +193,8 @@ class Worker:
     async def _judge(self, record: Record, now: int) -> Judged:
         active = self._rules()
         decision = await self._decide(record, active.ruleset, now)
+        if decision.cache_writes:
+            await self._store.remember({write.key: write.value for write in decision.cache_writes})
         if decision.resets:
             await self._store.reset_counts(query.key for query in decision.resets)
         plan = reconcile(record, decision, now)
