@@ -56,7 +56,7 @@ class Condition:
 def compile_condition(text: str) -> Condition:
     """The condition ready to run. Raises ConditionError with line, column and what to write instead."""
     tree = parse(text)
-    nodes = list(walk(tree))
+    nodes = walk(tree)
     for node in nodes:
         _check(node, text)
     return Condition(text, tree, compile_node(tree), any(isinstance(node, Threshold) for node in nodes))

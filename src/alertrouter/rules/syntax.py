@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -160,11 +160,13 @@ def _joints(node: Node) -> int:
     return sum(len(each.parts) - 1 for each in walk(node) if isinstance(each, Joined))
 
 
-def walk(node: Node) -> Iterator[Node]:
+def walk(node: Node) -> list[Node]:
     """The node and everything below it, in the order of the text."""
-    yield node
-    for child in children(node):
-        yield from walk(child)
+    found, ahead = [], [node]
+    while ahead:
+        found.append(each := ahead.pop())
+        ahead += reversed(children(each))
+    return found
 
 
 def children(node: Node) -> tuple[Node, ...]:

@@ -47,7 +47,7 @@ def _closed(node: Node, now: int) -> Iterator[Span]:
 
 
 def _is_of_time(node: Node) -> bool:
-    nodes = list(walk(node))
+    nodes = walk(node)
     return any(isinstance(each, Now | Within) for each in nodes) and not any(
         isinstance(each, Path | Threshold) for each in nodes
     )
