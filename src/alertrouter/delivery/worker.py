@@ -41,7 +41,8 @@ from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlemen
 
 #: A POST may take 10 s; one is not begun with less than this left of its lease.
 _LEASE_NEEDED_MS = 11_000
-_JUDGE_AT_ONCE = 128
+#: Judging more in one script would keep Redis from accepting for milliseconds.
+_JUDGE_AT_ONCE = 32
 #: How long the worker sleeps when nothing tells it more: bounds how late a dead replica's work is noticed.
 _IDLE_S = 0.5
 _STORE_AWAY_S = 0.5
@@ -50,6 +51,8 @@ _FAULT_PAUSE_S = 1.0
 _BEAT_S = 2.0
 #: Under load, what comes due within this goes in one round trip; a script call costs as much as judging two alerts.
 _PACE_S = 0.005
+#: The rest of the time is left to accepting: what is accepted is safe, what still knocks is not.
+_JUDGING_SHARE = 0.4
 _KEPT_BY_RULES = frozenset({Outcome.SUPPRESSED, Outcome.DROPPED, Outcome.DEAD_LETTERED})
 
 
@@ -104,7 +107,7 @@ class Worker:
     async def run(self) -> None:
         """Judge and send until `stop`, then finish what is in flight. Redis being away is waited out."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._repeat(self._judge_due, self._due))
+            tasks.create_task(self._repeat(self._judge_due, self._due, share=_JUDGING_SHARE))
             tasks.create_task(self._repeat(self._begin_sends, self._waiting))
             tasks.create_task(self._repeat(self._beat, self._stopping))
         with suppress(StoreUnavailable):
@@ -136,8 +139,13 @@ class Worker:
             if not (self._due.is_set() or self._waiting.is_set()):
                 return
 
-    async def _repeat(self, step: Callable[[], Coroutine[Any, Any, float]], woken: asyncio.Event) -> None:
-        """Do `step` when woken or when its pause is over: at once after a rest, then no oftener than the pace."""
+    async def _repeat(
+        self, step: Callable[[], Coroutine[Any, Any, float]], woken: asyncio.Event, *, share: float = 1.0
+    ) -> None:
+        """Do `step` when woken or when its pause is over: at once after a rest, then no oftener than the pace.
+
+        `share` is how much of the time it may take.
+        """
         away = False
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
@@ -166,8 +174,7 @@ class Worker:
                     await woken.wait()
             except TimeoutError:
                 pass
-            # two thirds of the time are left to accepting: what is accepted is safe, the rest not yet
-            await asyncio.sleep(max(began + _PACE_S, began + took * 3) - loop.time())
+            await asyncio.sleep(began + max(_PACE_S, took / share) - loop.time())
 
     async def _beat(self) -> float:
         await self._store.beat(self._clock())

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 #: Under load, how long a call waits for company: a round trip costs as much as dozens of items in it.
-_GATHER_S = 0.001
+_GATHER_S = 0.002
 
 In = TypeVar("In")
 Out = TypeVar("Out")
