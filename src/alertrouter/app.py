@@ -92,9 +92,10 @@ class Service:
             _log.error("rules not reloaded; the old ones stay in force", errors=error.problems)
             raise
         before, self.rules = self.rules, self._put_in_force(ruleset)
-        if ruleset.version != before.ruleset.version:
+        changed = ruleset.version != before.ruleset.version
+        if changed:
             _log.info("rules reloaded", version=ruleset.version)
-        if self.rules != before:  # a key behind a destination may be another though no file changed
+        if changed or self.rules.routing_keys != before.routing_keys:
             self.worker.rejudge()
         return ruleset
 

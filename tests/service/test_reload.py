@@ -147,3 +147,24 @@ async def test_a_service_file_broken_at_a_cold_start_pages_through_the_catch_all
         await client.post(PATH, alertmanager_body(alertmanager_alert()))
         [call] = await sandbox.wait_for(lambda events: len(events) == 1)
     assert call.event["payload"]["custom_details"]["alertrouter"]["quarantined"] == "payment-service"
+
+
+async def test_a_new_key_pages_what_the_old_one_was_refused_for(
+    client: Client, sandbox: Sandbox, rules: Path, tmp_path: Path
+) -> None:
+    """No rule file changed, only the secret that one of them names."""
+    key = tmp_path / "key"
+    key.write_text("1" * 32)
+    write_rules(rules, {"services/search-service.yaml": f"service: search-service\nrouting_key: {{file: {key}}}\n"})
+    await client.post("/-/reload")
+    sandbox.fail(400, times=100, routing_key="1" * 32)
+    await client.post(PATH, alertmanager_body(alertmanager_alert(service="search")))
+
+    async def refused() -> bool:
+        return (await client.service.backlog())["dead_letters"] == 1
+
+    await until(refused)
+    key.write_text("2" * 32)
+    await client.post("/-/reload")
+    [call] = await sandbox.wait_for(lambda events: len(events) == 1)
+    assert call.routing_key == "2" * 32
