@@ -294,3 +294,14 @@ async def test_a_fault_in_one_step_stops_neither_loop(rig: Rig, monkeypatch: pyt
     await until(pass_time)
     rig.worker.stop(1)
     await running
+
+
+async def test_a_repair_goes_where_what_it_repairs_went(rig: Rig) -> None:
+    """The late trigger of a lost answer opens with the old key: only a resolve there closes it."""
+    rig.sandbox.fail(504)
+    await rig.hear(make_alert())
+    await rig.hear(make_alert(status="resolved", ended=rig.clock.advance(SECOND)))
+    assert rig.sent == [RESOLVE]
+    rig.change_rules({}, **{"pagerduty:default": "n" * 32})
+    await rig.settle(2 * MINUTE)
+    assert rig.sent == [RESOLVE, RESOLVE]

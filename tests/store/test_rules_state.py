@@ -43,6 +43,16 @@ async def test_a_threshold_forgets_what_left_its_window(store: AlertStore) -> No
     assert await store.count(later, WINDOW, NIGHT + 10 * MINUTE) == [1]
 
 
+async def test_an_answer_outlives_its_window(store: AlertStore) -> None:
+    """A page that waits out an outage is judged again before it leaves: it must not be counted anew and muted."""
+    for number in range(4):
+        record = await heard(store, str(number))
+        answer = await store.count(record, WINDOW, NIGHT)
+    assert answer == [4]
+    assert await store.count(record, WINDOW, NIGHT + 60 * MINUTE) == [4]
+    assert await store.count(await heard(store, "later", NIGHT + 60 * MINUTE), WINDOW, NIGHT + 60 * MINUTE) == [1]
+
+
 async def test_a_reset_starts_again_and_keeps_answers_given(store: AlertStore) -> None:
     first, second = await heard(store, "1"), await heard(store, "2")
     await store.count(first, WINDOW, NIGHT)

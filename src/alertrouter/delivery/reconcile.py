@@ -125,8 +125,8 @@ def reconcile(record: Record, decision: Decision, now: int) -> Plan:
                 action,
                 version=told.version if repair else record.resolved_version if owed else record.version,
                 rank=_rank(record, decision, action, repair),
-                # a key that was refused is no place for a new page; a resolve has no other
-                pinned=told.is_open and not (action is Action.TRIGGER and told.dead),
+                # a repair corrects what went there; a key that was refused is no place for a new page
+                pinned=repair or (told.is_open and not (action is Action.TRIGGER and told.dead)),
             )
         )
 
