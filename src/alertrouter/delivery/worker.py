@@ -20,6 +20,7 @@ import structlog
 from msgspec.structs import replace
 
 from alertrouter import telemetry
+from alertrouter.alarms import SELF, SELF_DESTINATION
 from alertrouter.alert import Alert, Status
 from alertrouter.delivery.backoff import delay_ms
 from alertrouter.delivery.reconcile import Action, Plan, Send, after, reconcile
@@ -239,7 +240,12 @@ class Worker:
         )
 
     async def _decide(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
-        """What the rules say, with the counts and remembered values they ask for fetched as they come up."""
+        """What the rules say, with the counts and remembered values they ask for fetched as they come up.
+
+        An alert about ourselves is beyond them.
+        """
+        if record.alert.source == SELF:
+            return _plain_decision(record.alert, SELF_DESTINATION)
         counts: dict[CountQuery | CacheQuery, int | str | None] = {}
         while True:
             decision = self._or_plain(
@@ -470,18 +476,18 @@ def _refused(
     )
 
 
-def _plain_decision(alert: Alert) -> Decision:
-    """The decision for an alert that could not be judged: to the default destination, as it is."""
+def _plain_decision(alert: Alert, destination: str = DEFAULT_DESTINATION) -> Decision:
+    """The decision for an alert that is not judged by rules: to `destination`, as it is."""
     return Decision(
         verdict=Verdict.DELIVER,
         event=alert.event,
         service="",
         priority="",
         rule="",
-        reason="evaluation failed",
+        reason="not judged by rules",
         matched=(),
         annotations=(),
-        destinations=(DEFAULT_DESTINATION,),
+        destinations=(destination,),
         trace=(),
     )
 

@@ -1,0 +1,38 @@
+"""Alerts about ourselves. They go through the store like any other, past the rules, to the key of `pagerduty:self`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from alertrouter.alert import Alert, CommonEvent, Severity, Status
+
+#: The sender of alerts about ourselves: no webhook can name it, because no parser does.
+SELF = "alertrouter"
+#: Where they go: the routing key of our own service, or the default one where it has none.
+SELF_DESTINATION = "pagerduty:self"
+
+
+def alarm(
+    name: str,
+    summary: str,
+    *,
+    severity: Severity = Severity.CRITICAL,
+    firing: bool = True,
+    details: Mapping[str, Any] = MappingProxyType({}),
+) -> Alert:
+    """The alarm called `name`, firing or over. One name is one alert: raised again while it is open it pages nobody."""
+    return Alert(
+        source=SELF,
+        fingerprint=name,
+        status=Status.FIRING if firing else Status.RESOLVED,
+        event=CommonEvent(
+            summary=f"alertrouter: {summary}",
+            source="alertrouter",
+            severity=severity,
+            class_=name,
+            custom_details=dict(details),
+        ),
+        client="alertrouter",
+    )
