@@ -14,7 +14,8 @@ from aiohttp import web
 
 from alertrouter import __version__, telemetry
 from alertrouter.alert import Alert
-from alertrouter.delivery.worker import ActiveRules, Worker
+from alertrouter.delivery.judging import ActiveRules
+from alertrouter.delivery.worker import Worker
 from alertrouter.destinations.pagerduty import PagerDutyClient
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
@@ -64,6 +65,7 @@ class Service:
             clock,
             calls_per_minute=settings.pagerduty_calls_per_minute,
             max_in_flight=settings.max_in_flight,
+            page_short=settings.page_short,
         )
         self._reloading = asyncio.Lock()
         self.url = ""

@@ -88,13 +88,14 @@ class Told(msgspec.Struct, frozen=True, gc=False):
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One alert's record. `version` grows with every piece of news.
 
-    fired:             True once this record has been heard firing.
+    fired_version:     the version at which the present episode was first heard firing; 0 if it never was.
     resolved_version:  the version at which a resolve was last heard; a destination that was told an older
                        version and is open is owed that resolve before anything else.
     outcome, rule,
     reason, service:   how the newest heard alert ended so far, and by which rule.
     suspended_until:   the rules held this episode back until then; set once per episode.
     hold_until:        a late copy of an episode already resolved is held until then.
+    poisoned:          the alert cannot be worked with: every worker that tried has died of it. `alert` stands in for it.
     """
 
     id: str
@@ -103,7 +104,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     severity: Severity
     news: News
     alert: Alert
-    fired: bool = True
+    fired_version: int = 1
     resolved_version: int = 0
     hold_until: int = 0
     suspended_until: int = 0
@@ -114,6 +115,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     rule: str = ""
     reason: str = ""
     service: str = ""
+    poisoned: bool = False
     told: tuple[Told, ...] = ()
 
     def with_told(self, told: Told) -> Record:

@@ -48,6 +48,8 @@ class Settings(BaseModel):
     dedup_window: int = 5 * 60_000
     resend_after: int = 4 * 3600_000
     drain_timeout: int = 25_000
+    page_short: bool = False
+    fail_open: bool = True
 
     @field_validator("pagerduty_routing_key")
     @classmethod

@@ -16,7 +16,8 @@ import pytest
 
 from alertrouter.alert import Alert
 from alertrouter.app import Service, running
-from alertrouter.delivery.worker import ActiveRules, Worker
+from alertrouter.delivery.judging import ActiveRules
+from alertrouter.delivery.worker import Worker
 from alertrouter.destinations.pagerduty import PagerDutyClient
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules

@@ -209,8 +209,8 @@ async def test_a_fault_of_ours_pages_rather_than_loses_the_page(rig: Rig, monkey
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("alertrouter.delivery.worker.evaluate", broken)
-    monkeypatch.setattr("alertrouter.delivery.worker.enrich", broken)
+    monkeypatch.setattr("alertrouter.delivery.judging.evaluate", broken)
+    monkeypatch.setattr("alertrouter.delivery.judging.enrich", broken)
     await rig.hear(make_alert(service="search"))
     assert rig.sent == [TRIGGER], "through the default key, as it was received"
 
@@ -305,3 +305,46 @@ async def test_a_repair_goes_where_what_it_repairs_went(rig: Rig) -> None:
     rig.change_rules({}, **{"pagerduty:default": "n" * 32})
     await rig.settle(2 * MINUTE)
     assert rig.sent == [RESOLVE, RESOLVE]
+
+
+ACKNOWLEDGE = ("acknowledge", "d")
+
+
+async def test_an_acknowledged_alert_stays_one_incident(rig: Rig) -> None:
+    await rig.hear(make_alert())
+    await rig.hear(make_alert(status="acknowledged"))
+    await rig.settle(MINUTE)
+    assert [str(word) for word in await rig.hear(make_alert())] == ["duplicate"]
+    await rig.hear(make_alert(status="resolved", ended=rig.clock()))
+    assert rig.sent == [TRIGGER, ACKNOWLEDGE, RESOLVE]
+
+
+async def test_an_acknowledgement_overtakes_no_trigger(rig: Rig) -> None:
+    await rig.store.accept([make_alert()], rig.clock())
+    await rig.hear(make_alert(status="acknowledged"))
+    assert rig.sent == [TRIGGER, ACKNOWLEDGE]
+
+
+async def test_an_acknowledgement_of_nothing_is_passed_on_and_opens_nothing(rig: Rig) -> None:
+    await rig.hear(make_alert(status="acknowledged", episode=""))
+    assert rig.sent == [ACKNOWLEDGE]
+    assert rig.sandbox.events[0].result == "dropped"
+    await rig.hear(make_alert())
+    assert rig.sent == [ACKNOWLEDGE, TRIGGER]
+
+
+async def test_a_late_acknowledgement_does_not_open_what_was_resolved(rig: Rig) -> None:
+    await rig.hear(make_alert())
+    await rig.hear(make_alert(status="resolved", ended=rig.clock()))
+    await rig.hear(make_alert(status="acknowledged"))
+    await rig.settle(HOUR)
+    assert [call.result for call in rig.sandbox.events] == ["opened", "resolved", "dropped"]
+
+
+async def test_a_short_alert_pages_where_that_is_asked_for(rig: Rig) -> None:
+    rig.worker._page_short = True
+    await rig.store.accept([make_alert()], rig.clock())
+    await rig.hear(make_alert(status="resolved", ended=rig.clock() + SECOND))
+    assert rig.sent == [TRIGGER, RESOLVE]
+    await rig.settle(HOUR)
+    assert rig.sent == [TRIGGER, RESOLVE]

@@ -72,6 +72,11 @@ CASES = [
     Case("suppressed is judged afresh", make_alert(), SECOND, News.AGAIN, outcome=Outcome.SUPPRESSED),
     Case("dead-lettered is judged afresh", make_alert(), SECOND, News.AGAIN, outcome=Outcome.DEAD_LETTERED),
     Case("acknowledged", make_alert(status="acknowledged"), SECOND, News.STATUS),
+    Case("acknowledged after it was resolved", make_alert(status="acknowledged"), SECOND, News.STATUS, RESOLVED),
+    Case("acknowledged twice", make_alert(status="acknowledged"), SECOND, Accepted.DUPLICATE,
+         make_alert(status="acknowledged")),
+    Case("firing after an acknowledgement of nothing", make_alert(), SECOND, News.NEW,
+         make_alert(status="acknowledged", episode="")),
 ]  # fmt: skip
 
 

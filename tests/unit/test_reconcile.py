@@ -71,8 +71,8 @@ CASES = [
     Case("resolved, was suppressed", resolved(), SUPPRESS, (), Outcome.SUPPRESSED),
     Case("resolved, trigger attempt unsure", resolved(Told(HERE, unsure=NIGHT, key="k")), DELIVER, RESOLVE,
          Outcome.PENDING),
-    Case("resolve of the unknown is never eaten", resolved(version=1, fired=False), SUPPRESS, RESOLVE, Outcome.PENDING),
-    Case("resolve of the unknown, once", resolved(replace(OPEN, state=State.RESOLVED), version=1, fired=False), DELIVER,
+    Case("resolve of the unknown is never eaten", resolved(version=1, fired_version=0), SUPPRESS, RESOLVE, Outcome.PENDING),
+    Case("resolve of the unknown, once", resolved(replace(OPEN, state=State.RESOLVED), version=1, fired_version=0), DELIVER,
          (), Outcome.DELIVERED),
     Case("came back: the owed resolve first", record(OPEN, version=3, resolved_version=2), DELIVER, RESOLVE,
          Outcome.PENDING),
@@ -132,6 +132,15 @@ CASES = [
          Outcome.SUPPRESSED),
     Case("acknowledged, nothing told: trigger first", record(status=Status.ACKNOWLEDGED), DELIVER, TRIGGER,
          Outcome.PENDING),
+    Case("acknowledged, never heard firing: passed on",
+         record(version=1, status=Status.ACKNOWLEDGED, fired_version=0), DELIVER, ((HERE, Action.ACKNOWLEDGE),),
+         Outcome.PENDING),
+    Case("acknowledged, never heard firing, passed on",
+         record(replace(OPEN, state=State.ACKNOWLEDGED), version=1, status=Status.ACKNOWLEDGED, fired_version=0),
+         DELIVER, (), Outcome.DELIVERED),
+    Case("acknowledged after a resolve that is still owed: that first",
+         record(OPEN, version=3, status=Status.ACKNOWLEDGED, resolved_version=2, fired_version=0), DELIVER, RESOLVE,
+         Outcome.PENDING),
     Case("acknowledged, triggered", record(OPEN, version=2, status=Status.ACKNOWLEDGED), DELIVER,
          ((HERE, Action.ACKNOWLEDGE),), Outcome.PENDING),
 ]  # fmt: skip
@@ -142,6 +151,29 @@ def test_what_is_missing(case: Case) -> None:
     plan = reconcile(case.record, case.decision, NIGHT)
     assert tuple((send.destination, send.action) for send in plan.sends) == case.sends
     assert (plan.outcome, plan.wake_at) == (case.outcome, case.wake_at)
+
+
+SHORT = [
+    Case("nothing told: the trigger first", resolved(), DELIVER, TRIGGER, Outcome.PENDING),
+    Case("an episode told before it", resolved(replace(OPEN, state=State.RESOLVED, version=2), version=4,
+         fired_version=3), DELIVER, TRIGGER, Outcome.PENDING),
+    Case("told: the resolve", resolved(OPEN), DELIVER, RESOLVE, Outcome.PENDING),
+    Case("both told", resolved(replace(OPEN, state=State.RESOLVED, version=2)), DELIVER, (), Outcome.DELIVERED),
+    Case("never heard firing", resolved(fired_version=0), DELIVER, RESOLVE, Outcome.PENDING),
+    Case("suppressed", resolved(), SUPPRESS, (), Outcome.SUPPRESSED),
+    Case("resolved while suspended", resolved(suspended_until=LATER, last_heard=NIGHT), SUSPEND, (),
+         Outcome.CANCELLED_IN_SUSPEND),
+    Case("a rule makes a resolve of it", record(), AS_RESOLVE, RESOLVE, Outcome.PENDING),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SHORT, ids=lambda case: case.name)
+def test_what_is_missing_where_short_alerts_page(case: Case) -> None:
+    plan = reconcile(case.record, case.decision, NIGHT, page_short=True)
+    assert tuple((send.destination, send.action) for send in plan.sends) == case.sends
+    assert plan.outcome == case.outcome
+    if plan.sends and plan.sends[0].action is Action.TRIGGER:
+        assert plan.sends[0].version < case.record.version, "the resolve is still missing after it"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +231,7 @@ def records(draw: st.DrawFn) -> Record:
         *(replace(t, version=min(t.version, version), dead=min(t.dead, version)) for t in told),
         version=version,
         status=status,
-        fired=draw(st.booleans()) or status is Status.FIRING,
+        fired_version=draw(st.integers(0 if status is not Status.FIRING else 1, version)),
         resolved_version=version if status is Status.RESOLVED else draw(st.integers(0, version - 1)),
         hold_until=draw(st.sampled_from([0, NIGHT + SECOND])),
         suspended_until=draw(st.sampled_from([0, NIGHT - 1, NIGHT + SECOND])),

@@ -82,8 +82,11 @@ class Plan:
     suspended_until: int = 0
 
 
-def reconcile(record: Record, decision: Decision, now: int) -> Plan:
-    """Compare heard with told under `decision` and return the sends that are missing at `now` (ms)."""
+def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool = False) -> Plan:
+    """Compare heard with told under `decision` and return the sends that are missing at `now` (ms).
+
+    page_short: an alert that fired and resolved before anything was tried is triggered and resolved all the same.
+    """
     status = _status(record, decision)
     wakes: list[int] = []
     held = status is Status.FIRING and record.hold_until > now
@@ -100,6 +103,8 @@ def reconcile(record: Record, decision: Decision, now: int) -> Plan:
     dead = False
     for told in _concerned(record, decision):
         action = _missing_action(record, told, decision, status, now)
+        if action is None and page_short and _was_short(record, told, decision):
+            action = Action.TRIGGER
         if action is Action.TRIGGER and suspended:
             continue
         if action is not None and told.dead == record.version:
@@ -118,12 +123,11 @@ def reconcile(record: Record, decision: Decision, now: int) -> Plan:
         if blocked_until > now:
             wakes.append(blocked_until)
             continue
-        owed = action is Action.RESOLVE and status is not Status.RESOLVED
         sends.append(
             Send(
                 told.destination,
                 action,
-                version=told.version if repair else record.resolved_version if owed else record.version,
+                version=told.version if repair else _version(record, action, status),
                 rank=_rank(record, decision, action, repair),
                 # a repair corrects what went there; a key that was refused is no place for a new page
                 pinned=repair or (told.is_open and not (action is Action.TRIGGER and told.dead)),
@@ -185,7 +189,7 @@ def _missing_action(record: Record, told: Told, decision: Decision, status: Stat
             # A resolve for an alert we know nothing about may close something opened before our memory began, or by
             # others where a rule asks for it: it is never eaten, whatever the rules say. PagerDuty drops it if it
             # matches nothing.
-            unknown = not record.fired or (decision.event_action == Action.RESOLVE and named)
+            unknown = not record.fired_version or (decision.event_action == Action.RESOLVE and named)
             untold = told.version < record.version and told.destination in decision.destinations
             return Action.RESOLVE if unknown and untold else None
         case Status.FIRING:
@@ -198,6 +202,8 @@ def _missing_action(record: Record, told: Told, decision: Decision, status: Stat
         case Status.ACKNOWLEDGED:
             if _owes_resolve(record, told):
                 return Action.RESOLVE
+            if not record.fired_version:  # of what we never heard firing: passed on, and opens nothing
+                return Action.ACKNOWLEDGE if named and told.version < record.version else None
             if told.state is State.TRIGGERED:
                 return Action.ACKNOWLEDGE
             return Action.TRIGGER if named and told.state is not State.ACKNOWLEDGED else None
@@ -209,6 +215,22 @@ def _owes_resolve(record: Record, told: Told) -> bool:
     """A resolve was heard since `told`, and the alert came back: an incident that came back must page again."""
     came_back = record.status is not Status.RESOLVED
     return came_back and told.is_open and told.version < record.resolved_version > told.dead
+
+
+def _was_short(record: Record, told: Told, decision: Decision) -> bool:
+    """Fired and resolved, and the destination has heard of neither."""
+    named = told.destination in decision.destinations and decision.verdict is Verdict.DELIVER
+    was_suspended = record.suspended_until > record.last_heard
+    return named and record.status is Status.RESOLVED and record.fired_version > told.version and not was_suspended
+
+
+def _version(record: Record, action: Action, status: Status) -> int:
+    """The heard version that `action` tells of: not the newest where one before it is told first."""
+    if action is Action.RESOLVE and status is not Status.RESOLVED:
+        return record.resolved_version
+    if action is Action.TRIGGER and status is Status.RESOLVED:
+        return record.fired_version
+    return record.version
 
 
 def _repair_action(told: Told, decision: Decision) -> Action | None:

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from time import perf_counter
-from types import MappingProxyType
-from typing import Any, TypeVar, assert_never
+from typing import Any, assert_never
 
 import msgspec
 import structlog
 from msgspec.structs import replace
 
 from alertrouter import telemetry
-from alertrouter.alarms import SELF, SELF_DESTINATION
-from alertrouter.alert import Alert, Status
+from alertrouter.alert import Status
 from alertrouter.delivery.backoff import delay_ms
+from alertrouter.delivery.judging import ActiveRules, decide, plain_decision, show
 from alertrouter.delivery.reconcile import Action, Plan, Send, after, reconcile
 from alertrouter.destinations.pagerduty import (
     Delivered,
@@ -33,11 +31,9 @@ from alertrouter.destinations.pagerduty import (
     build_event,
     encode_event,
 )
-from alertrouter.enrich import Enriched, enrich
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import Outcome, Record, Told
-from alertrouter.rules.evaluate import DEFAULT_DESTINATION, evaluate
-from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Verdict
+from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset
 from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement, Threshold
 
 #: A POST may take 10 s; one is not begun with less than this left of its lease.
@@ -57,17 +53,6 @@ _JUDGING_SHARE = 0.4
 _KEPT_BY_RULES = frozenset({Outcome.SUPPRESSED, Outcome.DROPPED, Outcome.DEAD_LETTERED})
 
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ActiveRules:
-    """The rules in force and the literal routing key behind every destination they name. Replaced as one."""
-
-    ruleset: Ruleset
-    routing_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-
-
 class Worker:
     """Judges and sends until stopped. `clock` gives ms since the epoch; `rules` the rules in force now."""
 
@@ -80,6 +65,7 @@ class Worker:
         *,
         calls_per_minute: int = 110,
         max_in_flight: int = 64,
+        page_short: bool = False,
     ) -> None:
         self._store = store
         self._pagerduty = pagerduty
@@ -87,6 +73,7 @@ class Worker:
         self._clock = clock
         self._calls_per_minute = calls_per_minute
         self._max_in_flight = max_in_flight
+        self._page_short = page_short
         self._in_flight: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._waiting = asyncio.Event()
@@ -205,7 +192,7 @@ class Worker:
             await self._store.remember({write.key: write.value for write in decision.cache_writes})
         if decision.resets:
             await self._store.reset_counts(query.key for query in decision.resets)
-        plan = reconcile(record, decision, now)
+        plan = reconcile(record, decision, now, page_short=self._page_short)
         for rule in decision.matched:
             telemetry.count_rule_match(rule)
         if plan.outcome not in (Outcome.PENDING, record.outcome):
@@ -232,7 +219,7 @@ class Worker:
                 (
                     send.destination,
                     int(send.rank),
-                    "" if send.pinned else _routing_key(active, send.destination),
+                    "" if send.pinned else active.key_of(send.destination),
                     decision.dedup_key,
                 )
                 for send in plan.sends
@@ -242,15 +229,13 @@ class Worker:
     async def _decide(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
         """What the rules say, with the counts and remembered values they ask for fetched as they come up.
 
-        An alert about ourselves is beyond them.
+        An alert that they do not survive is not shown to them.
         """
-        if record.alert.source == SELF:
-            return _plain_decision(record.alert, SELF_DESTINATION)
+        if record.poisoned:
+            return plain_decision(record.alert)
         counts: dict[CountQuery | CacheQuery, int | str | None] = {}
         while True:
-            decision = self._or_plain(
-                record, lambda: evaluate(record.alert, ruleset, now, counts=counts), _plain_decision
-            )
+            decision = decide(record.alert, ruleset, now, counts)
             if not decision.wants:
                 return decision
             counted = [query for query in decision.wants if isinstance(query, CountQuery)]
@@ -261,18 +246,6 @@ class Worker:
             if remembered:
                 values = await self._store.remembered([query.key for query in remembered])
                 counts.update(zip(remembered, values, strict=True))
-
-    def _show(self, record: Record, decision: Decision, ruleset: Ruleset) -> Enriched:
-        return self._or_plain(record, lambda: enrich(record.alert, decision, ruleset), _plain)
-
-    def _or_plain(self, record: Record, compute: Callable[[], T], plain: Callable[[Alert], T]) -> T:
-        """A fault of ours must page rather than lose the page: the alert then goes on as it was received."""
-        try:
-            return compute()
-        except Exception:  # noqa: BLE001 - the one broad catch: it settles the alert
-            telemetry.RULE_ERRORS.inc()
-            self._log.exception("evaluation failed; the alert goes on as received", dedup_key=record.alert.dedup_key)
-            return plain(record.alert)
 
     async def _begin_sends(self) -> float:
         """Lease waiting sends for every free slot and begin them. Returns how long to sleep, in seconds."""
@@ -305,7 +278,7 @@ class Worker:
         except StoreUnavailable:
             await self._release(claim, now)
             return
-        plan = reconcile(record, decision, now)
+        plan = reconcile(record, decision, now, page_short=self._page_short)
         send = _missing_at(claim.destination, plan)
         if send is None or not self._may_send(claim, told, send, decision, active):
             await self._release(claim, now)
@@ -318,7 +291,7 @@ class Worker:
         if others_open:
             await self._settle(_delivered(claim, record, told, send, decision, now), now)
             return
-        enriched = self._show(record, decision, active.ruleset)
+        enriched = show(record.alert, decision, active.ruleset)
         body = encode_event(
             build_event(EventAction(send.action.value), told.key, told.dedup_key or record.alert.dedup_key, enriched)
         )
@@ -382,7 +355,7 @@ class Worker:
             return False
         if send.pinned:
             return told.key != ""
-        return (told.key, told.dedup_key) == (_routing_key(active, send.destination), decision.dedup_key)
+        return (told.key, told.dedup_key) == (active.key_of(send.destination), decision.dedup_key)
 
     async def _share(self, record: Record, told: Told, send: Send) -> int:
         """Join or leave the incident that a rule makes this alert share; how many others keep it open."""
@@ -430,10 +403,6 @@ def _is_closed(record: Record, plan: Plan) -> bool:
     return record.status is Status.RESOLVED and ended and not plan.wake_at
 
 
-def _routing_key(active: ActiveRules, destination: str) -> str:
-    return active.routing_keys.get(destination) or active.routing_keys[DEFAULT_DESTINATION]
-
-
 def _delivered(claim: Claim, record: Record, told: Told, send: Send, decision: Decision, now: int) -> Settlement:
     record = after(record, told, send, now)
     told = record.told_of(told.destination)
@@ -474,23 +443,3 @@ def _refused(
         wake_at=now if plan.sends else plan.wake_at,
         detail=msgspec.json.encode(letter).decode(),
     )
-
-
-def _plain_decision(alert: Alert, destination: str = DEFAULT_DESTINATION) -> Decision:
-    """The decision for an alert that is not judged by rules: to `destination`, as it is."""
-    return Decision(
-        verdict=Verdict.DELIVER,
-        event=alert.event,
-        service="",
-        priority="",
-        rule="",
-        reason="not judged by rules",
-        matched=(),
-        annotations=(),
-        destinations=(destination,),
-        trace=(),
-    )
-
-
-def _plain(alert: Alert) -> Enriched:
-    return Enriched(alert.event, alert.links, alert.client, alert.client_url)

@@ -20,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from alertrouter.alert import Alert, Severity, Status
+from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import SettingsInvalid, StoreUnavailable
 from alertrouter.record import REPAIR_AFTER_MS, News, Outcome, Record, State, Told
 from alertrouter.store.keys import Keys, keys_of
@@ -32,6 +32,8 @@ MOST_PER_CALL = 256
 LEASE_MS = 15_000
 #: A worker whose heartbeat is older has lost its leases.
 OWNER_DEAD_AFTER_MS = 10_000
+#: A record whose workers ended that often without a report is why they ended. A restart under load costs one.
+MOST_TAKEOVERS = 5
 #: Alertmanager repeats a changed group at exactly its group_interval, 5 minutes by default: without slack an
 #: unchanged member of it would fall in and out of the window by turns.
 WINDOW_SLACK_MS = 15_000
@@ -243,8 +245,8 @@ class AlertStore:
         keys = self.keys
         answer = await self._run(
             "claim_due",
-            [keys.due, keys.owners, self._leases],
-            [now, self.owner, LEASE_MS, OWNER_DEAD_AFTER_MS, most, keys.alert, keys.leases],
+            [keys.due, keys.owners, self._leases, keys.dead],
+            [now, self.owner, LEASE_MS, OWNER_DEAD_AFTER_MS, most, keys.alert, keys.leases, MOST_TAKEOVERS],
         )
         readable = [(id_, await self._read(id_, "\n\n" + id_.decode(), flat)) for id_, flat in answer[1:]]
         return [record for _, record in readable if record is not None], int(float(answer[0] or 0))
@@ -471,6 +473,21 @@ _NEWS = {word.encode(): word for word in News}
 _OUTCOME = {word.encode(): word for word in Outcome}
 
 
+def _stand_in(fields: Mapping[bytes, bytes]) -> Alert:
+    """What is told of an alert that no worker survives: that it is there."""
+    source, _, fingerprint = fields[b"id"].decode().partition(":")
+    return Alert(
+        source=source,
+        fingerprint=fingerprint,
+        status=_STATUS[fields[b"status"]],
+        event=CommonEvent(
+            summary=f"An alert of {source} that alertrouter cannot handle; see its dead letters",
+            source=source,
+            severity=_SEVERITY[fields[b"severity"]],
+        ),
+    )
+
+
 def _record_from(fields: Mapping[bytes, bytes]) -> Record:
     """A record from its Redis hash. Fields of a destination are named t:<destination>:<field>."""
     told: dict[str, dict[str, str]] = {}
@@ -478,6 +495,7 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
         if name.startswith(b"t:"):
             destination, _, field = name[2:].decode().rpartition(":")
             told.setdefault(destination, {})[field] = value.decode()
+    poisoned = fields.get(b"poisoned") == b"1"
     return Record(
         id=fields[b"id"].decode(),
         version=int(fields[b"version"]),
@@ -485,8 +503,8 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
         severity=_SEVERITY[fields[b"severity"]],
         # words that a later version of this program may have written do not make the record unreadable
         news=_NEWS.get(fields[b"news"], News.AGAIN),
-        alert=_decode_alert(fields[b"alert"]),
-        fired=fields.get(b"fired") == b"1",
+        alert=_stand_in(fields) if poisoned else _decode_alert(fields[b"alert"]),
+        fired_version=int(fields.get(b"fired_version", 0)),
         resolved_version=int(fields.get(b"resolved_version", 0)),
         hold_until=int(fields[b"hold_until"]),
         suspended_until=int(fields.get(b"suspended_until", 0)),
@@ -497,6 +515,7 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
         rule=fields.get(b"rule", b"").decode(),
         reason=fields.get(b"reason", b"").decode(),
         service=fields.get(b"service", b"").decode(),
+        poisoned=poisoned,
         told=tuple(
             Told(
                 destination=destination,

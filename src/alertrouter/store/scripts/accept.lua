@@ -17,10 +17,12 @@ end
 
 -- firing on top of a firing or acknowledged record
 local function heard_again(r, severity, episode, episode_at)
+  if r.fired_version == 0 then return 'new' end -- acknowledged, and never heard firing before
   if is_later(r, episode, episode_at) then return 'episode' end
   if severity ~= r.severity then return 'severity' end
-  if r.outcome == 'pending' or r.status == 'acknowledged' then return 'duplicate' end
+  if r.outcome == 'pending' then return 'duplicate' end
   if r.outcome ~= 'delivered' then return 'again' end
+  if r.status == 'acknowledged' then return 'duplicate' end
   if now >= r.delivered_at + resend_after or now >= r.window_ends then return 'refresh' end
   return 'duplicate'
 end
@@ -35,8 +37,8 @@ local function judge(r, status, severity, episode, episode_at, ended_at)
     return heard_again(r, severity, episode, episode_at)
   end
   if status == 'acknowledged' then
-    if r.status == 'firing' then return 'status' end
-    return 'duplicate'
+    if r.status == 'acknowledged' then return 'duplicate' end
+    return 'status'
   end
   if r.status == 'resolved' then
     if r.outcome == 'dead_lettered' then return 'again' end
@@ -53,7 +55,7 @@ for i = 1, #KEYS - 3 do
   local id, status, severity, episode = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local episode_at, ended_at, alert = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), ARGV[at + 7]
   local f = redis.pcall('HMGET', key, 'version', 'status', 'severity', 'episode', 'episode_at', 'window_ends',
-    'outcome', 'delivered_at', 'waits')
+    'outcome', 'delivered_at', 'waits', 'fired_version')
   local kind
   if f.err then
     kind = 'error'
@@ -61,7 +63,7 @@ for i = 1, #KEYS - 3 do
     local r = nil
     if f[1] then
       r = {status = f[2], severity = f[3], episode = f[4], episode_at = tonumber(f[5]), window_ends = tonumber(f[6]),
-        outcome = f[7], delivered_at = tonumber(f[8] or '0')}
+        outcome = f[7], delivered_at = tonumber(f[8] or '0'), fired_version = tonumber(f[10] or '0')}
     end
     kind = judge(r, status, severity, episode, episode_at, ended_at)
     if kind == 'duplicate' then
@@ -82,14 +84,21 @@ for i = 1, #KEYS - 3 do
       if r and r.episode_at > episode_at then
         episode, episode_at = r.episode, r.episode_at
       end
+      if kind == 'again' and r.status == 'acknowledged' then status = 'acknowledged' end -- somebody has it in hand
       redis.call('HSET', key, 'format', '1', 'id', id, 'status', status, 'severity', severity, 'news', kind,
         'episode', episode, 'episode_at', string.format('%.0f', episode_at), 'alert', alert, 'outcome', 'pending',
         'last_heard', ARGV[1], 'window_ends', string.format('%.0f', now + window), 'hold_until', hold_until,
         'waits', '')
-      if kind == 'new' or kind == 'episode' then redis.call('HSET', key, 'suspended_until', '0') end
+      if kind == 'new' or kind == 'episode' then
+        redis.call('HSET', key, 'suspended_until', '0', 'fired_version', version)
+      end
+      if kind == 'new' and r then redis.call('HDEL', key, 'poisoned', 'takeovers') end
+      -- an acknowledgement of what is not firing is passed on, and opens nothing
+      if status == 'acknowledged' and not (r and r.status == 'firing') and kind == 'status' then
+        redis.call('HSET', key, 'fired_version', '0')
+      end
       redis.call('HSETNX', key, 'first_heard', ARGV[1])
       redis.call('HINCRBY', key, 'count', 1)
-      if status == 'firing' then redis.call('HSET', key, 'fired', '1') end
       if status == 'resolved' then redis.call('HSET', key, 'resolved_version', version) end
       redis.call('PERSIST', key)
       -- news goes back to be judged; what was waiting to be sent may be wrong now

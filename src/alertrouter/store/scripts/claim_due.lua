@@ -1,9 +1,26 @@
 -- claim_due: lease records that are due to be judged, after taking back what dead or stuck workers hold.
--- KEYS  1 due  2 owners  3 this worker's leases
+-- KEYS  1 due  2 owners  3 this worker's leases  4 dead letters
 -- ARGV  1 now  2 owner  3 lease  4 an owner is dead after (ms)  5 at most  6 prefix of records  7 prefix of leases
+--       8 take-overs without a report after which a record is poisoned
 -- Returns {when the next record is due (ms, '' for none), then per record: {its id, its hash, flat}}.
 local now, owner, lease, dead_after = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local record_prefix, lease_prefix = ARGV[6], ARGV[7]
+local record_prefix, lease_prefix, most_takeovers = ARGV[6], ARGV[7], tonumber(ARGV[8])
+
+-- Workers die of this record: it is a dead letter, to be told in a minimal form, and then not to be touched again.
+local function is_set_aside(key, id)
+  local takeovers = redis.call('HINCRBY', key, 'takeovers', 1)
+  if takeovers == most_takeovers then
+    redis.call('HSET', key, 'poisoned', '1')
+    redis.call('HSET', KEYS[4], id .. ' poisoned', cjson.encode({
+      id = id, at = now, reason = 'every worker that took it up ended: ' .. takeovers .. ' times',
+      alert = redis.call('HGET', key, 'alert'),
+    }))
+  elseif takeovers >= 2 * most_takeovers then
+    redis.call('HSET', key, 'outcome', 'dead_lettered')
+    return true
+  end
+  return false
+end
 
 -- A lease is "<fence>\n<destination>\n<id>"; fence and destination are empty for a record being judged.
 local function take_back(leases, member)
@@ -17,7 +34,7 @@ local function take_back(leases, member)
         't:' .. destination .. ':unsure', ARGV[1])
       redis.call('HINCRBY', key, 't:' .. destination .. ':tries', 1)
     end
-    redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id)
+    if not is_set_aside(key, id) then redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id) end
   end
 end
 

@@ -23,7 +23,7 @@ for at = 5, #ARGV - 1, 13 do
     end
     results[#results + 1] = 0
   else
-    redis.call('HSET', key, told .. 'lease', '', told .. 'lease_until', '0')
+    redis.call('HSET', key, told .. 'lease', '', told .. 'lease_until', '0', 'takeovers', '0')
     if result == 'delivered' then
       redis.call('HSET', key, told .. 'state', state, told .. 'version', told_version, told .. 'at', ARGV[1],
         told .. 'tries', '0', told .. 'not_before', '0', told .. 'dead', '0')
