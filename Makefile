@@ -13,10 +13,10 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check fmt bench docs lock clean
+.PHONY: help run test reliability chaos check fmt bench docs lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 run: $(VENV)/.installed ## start the router with an embedded Redis, the sample rules and a PagerDuty stand-in
 	@exec $(BIN)/alertrouter serve --sandbox --log-format console
@@ -25,6 +25,14 @@ test: $(VENV)/.installed-test ## run all tests on real servers, then the checks
 	@tools/system-packages curl redis-server prometheus promtool prometheus-alertmanager amtool
 	$(BIN)/pytest $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory check
+
+reliability: $(VENV)/.installed-test ## kill, freeze and deceive real processes, and print a table; LONG=1 for hours of it
+	@tools/system-packages curl redis-server prometheus promtool prometheus-alertmanager amtool
+	ALERTROUTER_RELIABILITY_LONG=$(LONG) $(BIN)/pytest tests/reliability -n 2 --dist loadgroup
+
+chaos: $(VENV)/.installed-test ## random faults in a random order, the same for the same SEED=; CHAOS=--help for more
+	@tools/system-packages redis-server
+	$(BIN)/python -m tests.rig.chaos $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 check: $(VENV)/.installed-test ## check format, lint, types and imports
 	$(BIN)/ruff format --check .

@@ -13,10 +13,14 @@ import structlog
 from aiohttp import web
 
 from alertrouter import __version__, telemetry
+from alertrouter.alarms import SELF_DESTINATION
 from alertrouter.alert import Alert
+from alertrouter.delivery.fallback import DirectPath
+from alertrouter.delivery.intake import Intake
+from alertrouter.delivery.journal import Journal
 from alertrouter.delivery.judging import ActiveRules
 from alertrouter.delivery.worker import Worker
-from alertrouter.destinations.pagerduty import PagerDutyClient
+from alertrouter.destinations.pagerduty import FALLBACK, PagerDutyClient
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
@@ -25,14 +29,18 @@ from alertrouter.rules.revision import git_revision
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
 from alertrouter.store.clock import RedisClock
+from alertrouter.store.connect import connect
 from alertrouter.store.embedded import EmbeddedRedis, start_embedded
-from alertrouter.store.store import AlertStore, Dedup, connect
+from alertrouter.store.health import Health
+from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
 from alertrouter.web.auth import Tokens
 from alertrouter.web.operations import Operations
 from alertrouter.web.webhooks import Webhooks
 
 _MEASURE_CLOCK_EVERY_S = 30.0
+_LOOK_AT_REDIS_EVERY_S = 60.0
+_LOOK_AGAIN_S = 2.0
 _RESTART_WORKER_AFTER_S = 1.0
 _END_REQUESTS_WITHIN_S = 5.0
 _END_CHORES_WITHIN_S = 5.0
@@ -51,6 +59,7 @@ class Service:
         store: AlertStore,
         pagerduty: PagerDutyClient,
         clock: RedisClock | Callable[[], int],
+        journal: Journal,
     ) -> None:
         self._settings = settings
         self._environ = environ
@@ -66,17 +75,21 @@ class Service:
             calls_per_minute=settings.pagerduty_calls_per_minute,
             max_in_flight=settings.max_in_flight,
             page_short=settings.page_short,
+            held=lambda: self.intake.holds_sends(),
         )
+        direct = DirectPath(pagerduty, lambda: self.rules, clock, journal)
+        self.intake = Intake(store, direct, clock, fail_open=settings.fail_open)
         self._reloading = asyncio.Lock()
         self.url = ""
         self.embedded: EmbeddedRedis | None = None
+        self.health: Health | None = None
         self.draining = False
 
     async def accept(self, alerts: Sequence[Alert]) -> Sequence[StrEnum]:
-        """Store `alerts` and wake the worker. Raises StoreUnavailable, also while draining."""
+        """Take `alerts` in and wake the worker. Raises StoreUnavailable, also while draining."""
         if self.draining:
             raise StoreUnavailable("shutting down")
-        outcomes = await self.store.accept(alerts, self._clock())
+        outcomes = await self.intake.accept(alerts)
         self.worker.wake()
         return outcomes
 
@@ -121,8 +134,13 @@ class Service:
     def warnings(self) -> Sequence[str]:
         """What is wrong though alerts are accepted, and what to do."""
         return [
-            f"services/{service}.yaml is faulty and set aside ({errors[0]}); mend it, `alertrouter check` lists all"
-            for service, errors in self.rules.ruleset.quarantined.items()
+            *self.intake.warnings(),
+            *self.store.warnings(),
+            *(self.health.warnings if self.health is not None else ()),
+            *(
+                f"services/{service}.yaml is faulty and set aside ({errors[0]}); mend it, `alertrouter check` lists all"
+                for service, errors in self.rules.ruleset.quarantined.items()
+            ),
         ]
 
     async def keep_rules(self) -> None:
@@ -139,11 +157,10 @@ class Service:
         """What keeps the service from accepting alerts."""
         if self.draining:
             return ["shutting down"]
-        try:
-            await self.store.time()
-        except StoreUnavailable as error:
+        missing = await self.intake.missing()
+        if missing:
             what_to_do = "check ALERTROUTER_REDIS_URL" if self.embedded is None else "the embedded one is started again"
-            return [f"Redis does not answer ({error}); {what_to_do}"]
+            return [f"{missing}; {what_to_do}"]
         return []
 
     def routes(self) -> web.Application:
@@ -192,12 +209,13 @@ async def running(
     telemetry.BUILD_INFO.labels(__version__).set(1)
     async with AsyncExitStack() as stack:
         url, embedded = await _redis(settings, stack)
-        client = connect(url)
+        client = connect(url, instance=settings.instance)
         stack.push_async_callback(client.aclose)
         store = AlertStore(
             client,
             instance=settings.instance,
             dedup=Dedup(settings.dedup_window, settings.resend_after, settings.dedup_mode),
+            wait_replicas=settings.redis_wait_replicas,
         )
         redis_clock = RedisClock()
         if embedded is not None:
@@ -206,7 +224,9 @@ async def running(
             await redis_clock.measure(store)
         pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight)
         stack.push_async_callback(pagerduty.close)
-        service = Service(settings, environ, store, pagerduty, clock or redis_clock)
+        journal = Journal(settings.data_dir / "journal", store.owner)
+        stack.callback(journal.close)
+        service = Service(settings, environ, store, pagerduty, clock or redis_clock, journal)
         service.embedded = embedded
 
         runner = web.AppRunner(
@@ -216,9 +236,16 @@ async def running(
         stack.push_async_callback(runner.cleanup)
         site, service.url = await _listen(runner, settings)
         working = asyncio.create_task(_keep_working(service.worker))
-        chores = [asyncio.create_task(_keep_clock(redis_clock, store)), asyncio.create_task(service.keep_rules())]
+        chores = [
+            asyncio.create_task(_keep_clock(redis_clock, store)),
+            asyncio.create_task(service.keep_rules()),
+            asyncio.create_task(service.intake.watch()),
+        ]
         if embedded is not None:
             chores.append(asyncio.create_task(embedded.keep_up()))
+        else:
+            service.health = Health(client)
+            chores.append(asyncio.create_task(_keep_looking_at(service.health)))
         service.worker.rejudge()  # the rules and keys may have changed while we were away
         try:
             yield service
@@ -236,6 +263,8 @@ async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, Embedd
     """Address of the Redis to use, and the embedded one if it is ours."""
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value(), None
+    if settings.redis_wait_replicas:
+        raise SettingsInvalid("ALERTROUTER_REDIS_WAIT_REPLICAS: the embedded Redis has none; set ALERTROUTER_REDIS_URL")
     embedded = await start_embedded(settings.data_dir)
     stack.push_async_callback(embedded.stop)
     return embedded.url, embedded
@@ -269,6 +298,16 @@ async def _keep_working(worker: Worker) -> None:
         await asyncio.sleep(_RESTART_WORKER_AFTER_S)
 
 
+async def _keep_looking_at(health: Health) -> None:
+    while True:
+        try:
+            await health.look()
+        except StoreUnavailable:  # said by /-/ready; what it is like is asked once it is there
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        else:
+            await asyncio.sleep(_LOOK_AT_REDIS_EVERY_S)
+
+
 async def _keep_clock(clock: RedisClock, store: AlertStore) -> None:
     while True:
         await asyncio.sleep(_MEASURE_CLOCK_EVERY_S)
@@ -284,6 +323,10 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
     assert settings.pagerduty_routing_key is not None
     default = settings.pagerduty_routing_key.get_secret_value()
     keys = {DEFAULT_DESTINATION: default}
+    if settings.pagerduty_self_routing_key is not None:
+        keys[SELF_DESTINATION] = settings.pagerduty_self_routing_key.get_secret_value()
+    if settings.pagerduty_fallback_routing_key is not None:
+        keys[FALLBACK] = settings.pagerduty_fallback_routing_key.get_secret_value()
     for service in ruleset.services.values():
         if service.routing_key is None:
             continue

@@ -28,3 +28,10 @@ class SettingsInvalid(AlertrouterError):
 
 class StoreUnavailable(AlertrouterError):
     """Redis did not confirm: nothing may be answered with 2xx."""
+
+
+class ForeignData(StoreUnavailable):
+    """The key of one alert holds something that is not ours: Redis is well, this alert cannot be stored."""
+
+    def __init__(self, alert_id: str) -> None:
+        super().__init__(f"the key of alert {alert_id!r} holds foreign data; delete it, or set ALERTROUTER_INSTANCE")

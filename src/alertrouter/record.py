@@ -61,6 +61,10 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     dead:         the heard version that was dead-lettered.
     unsure:       when an attempt ended without a definite answer: it may still be processed.
     lease_until:  until then a send is in flight and nothing else may be sent.
+    refused:      the heard version that was refused and goes out in another form; the next three are of it alone.
+    rung:         how many rungs lower, each showing less of the alert.
+    rerouted:     `key` stands in for one that was refused.
+    refusal:      the destination's own words.
     """
 
     destination: str
@@ -74,6 +78,10 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     dead: int = 0
     unsure: int = 0
     lease_until: int = 0
+    refused: int = 0
+    rung: int = 0
+    rerouted: bool = False
+    refusal: str = ""
 
     def __repr__(self) -> str:
         """Without the routing key, which is a secret."""

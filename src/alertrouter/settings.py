@@ -23,7 +23,15 @@ PREFIX = "ALERTROUTER_"
 _FOREIGN_VARIABLE = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_\d+_.*)")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _ROUTING_KEY = re.compile(r"[0-9A-Za-z]{32}")
-_SECRETS = frozenset({"redis_url", "pagerduty_routing_key", "webhook_tokens"})
+_SECRETS = frozenset(
+    {
+        "redis_url",
+        "pagerduty_routing_key",
+        "pagerduty_fallback_routing_key",
+        "pagerduty_self_routing_key",
+        "webhook_tokens",
+    }
+)
 
 
 class Settings(BaseModel):
@@ -33,11 +41,14 @@ class Settings(BaseModel):
 
     listen: str = "127.0.0.1:9087"
     redis_url: SecretStr | None = None
+    redis_wait_replicas: int = Field(default=0, ge=0, le=16)
     instance: str = Field(default="main", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     data_dir: Path = Path("data")
     rules: Path = Path("rules")
     pagerduty_events_url: str = "https://events.pagerduty.com"
     pagerduty_routing_key: SecretStr | None = None
+    pagerduty_fallback_routing_key: SecretStr | None = None
+    pagerduty_self_routing_key: SecretStr | None = None
     pagerduty_calls_per_minute: int = Field(default=110, ge=0)
     webhook_tokens: tuple[SecretStr, ...] = ()
     log_format: Literal["json", "console"] = "json"
@@ -51,7 +62,7 @@ class Settings(BaseModel):
     page_short: bool = False
     fail_open: bool = True
 
-    @field_validator("pagerduty_routing_key")
+    @field_validator("pagerduty_routing_key", "pagerduty_fallback_routing_key", "pagerduty_self_routing_key")
     @classmethod
     def _well_formed_key(cls, value: SecretStr | None) -> SecretStr | None:
         # https://developer.pagerduty.com/docs/send-alert-event: anything else is answered with a 400

@@ -37,6 +37,18 @@ SENDS = Counter(
     ["destination", "outcome"],
     registry=REGISTRY,
 )
+DIRECT_SENDS = Counter(
+    "alertrouter_direct_sends_total",
+    "Calls to PagerDuty past Redis, by what came back: delivered, again, refused.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+DIRECT_PATH = Gauge(
+    "alertrouter_direct_path", "1 while alerts are sent past Redis because it is away, else 0.", registry=REGISTRY
+)
+JOURNAL_BYTES = Gauge(
+    "alertrouter_journal_bytes", "What was sent past Redis and Redis has not been told of yet.", registry=REGISTRY
+)
 SEND_SECONDS = Histogram(
     "alertrouter_send_seconds",
     "Duration of one call to a destination.",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,43 +13,14 @@ import pytest
 from aiohttp import web
 
 from alertrouter.sandbox import Sandbox
-from tests.conftest import program
 from tests.process import Process
+from tests.rig.alertmanager import TOKEN, alertmanager, server
+from tests.rig.servers import free_port
 from tests.waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
-TOKEN = "e2e-token"
 
 pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.timeout(120)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-async def _answers(url: str) -> bool:
-    try:
-        async with aiohttp.ClientSession() as session, session.get(url) as response:
-            return response.status == 200
-    except aiohttp.ClientError:
-        return False
-
-
-@asynccontextmanager
-async def server(folder: Path, ready: str, name: str, *arguments: str) -> AsyncIterator[None]:
-    """A program that is ready when `ready` answers 200; ended by its pid."""
-    with (folder / f"{name}-{free_port()}.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(program(name), *arguments, stdout=log, stderr=log)
-        try:
-            await until(lambda: _answers(ready), within_s=30)
-            yield
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
 
 
 @dataclass
@@ -75,32 +44,6 @@ async def application() -> AsyncIterator[Application]:
     application.port = runner.addresses[0][1]
     yield application
     await runner.cleanup()
-
-
-@asynccontextmanager
-async def alertmanager(folder: Path, router: str, name: str, group_by: str = "[alertname]") -> AsyncIterator[int]:
-    """An Alertmanager, connected to no other, that posts to `router`."""
-    home, port = folder / name, free_port()
-    home.mkdir()
-    (home / "am.yml").write_text(
-        f"""
-route: {{receiver: alertrouter, group_by: {group_by}, group_wait: 0s, group_interval: 1s, repeat_interval: 1m}}
-receivers:
-  - name: alertrouter
-    webhook_configs:
-      - url: {router}/webhooks/alertmanager
-        send_resolved: true
-        http_config: {{authorization: {{type: Bearer, credentials: {TOKEN}}}}}
-"""
-    )
-    arguments = [
-        f"--config.file={home / 'am.yml'}",
-        f"--storage.path={home / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--cluster.listen-address=",
-    ]
-    async with server(home, f"http://127.0.0.1:{port}/-/ready", "prometheus-alertmanager", *arguments):
-        yield port
 
 
 @asynccontextmanager

@@ -23,7 +23,8 @@ from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
 from alertrouter.sandbox import Sandbox
 from alertrouter.settings import Settings, load_settings
-from alertrouter.store.store import AlertStore, Dedup, connect
+from alertrouter.store.connect import connect
+from alertrouter.store.store import AlertStore, Dedup
 from tests.alerts import Clock
 
 DEFAULT_KEY = "d" * 32

@@ -8,7 +8,8 @@ import json
 import os
 import signal
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -150,19 +151,55 @@ async def test_an_unknown_sender_is_told_which_there_are(client: Client) -> None
     assert status == 404 and "alertmanager, datadog" in str(answer["error"])
 
 
-async def test_redis_away_is_503_and_not_ready_and_comes_back(settings: Settings, redis_url: str) -> None:
-    async with serving(settings) as client:
-        assert json.loads((await client.get("/-/ready"))[1])["status"] == "ready"
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A process that does not answer."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_without_redis_a_page_gets_through_and_a_warning_is_asked_for_again(
+    client: Client, sandbox: Sandbox
+) -> None:
+    assert json.loads((await client.get("/-/ready"))[1])["status"] == "ready"
+    assert client.service.embedded is not None
+    with frozen(client.service.embedded.pid):
+        status, answer = await client.post(PATH, alertmanager_body(alertmanager_alert()))
+        assert (status, answer["outcomes"]) == (202, {"sent_directly": 1})
+        assert [call.event["dedup_key"] for call in sandbox.events] != []
+        status, answer = await client.post(PATH, alertmanager_body(alertmanager_alert(severity="warning")))
+        assert (status, answer["error"]) == (503, "not stored, try again")
+        ready, text = await client.get("/-/ready")
+        assert ready == 200 and "Redis does not answer" in text
+
+    async def knows_of_it() -> bool:
+        status, answer = await client.post(PATH, alertmanager_body(alertmanager_alert()))
+        return (status, answer.get("outcomes")) == (202, {"duplicate": 1})
+
+    await until(knows_of_it)
+
+    async def is_well() -> bool:
+        return json.loads((await client.get("/-/ready"))[1])["warnings"] == []
+
+    await until(is_well)
+    resolved = alertmanager_alert(status="resolved")
+    await client.post(PATH, alertmanager_body(resolved))
+    await sandbox.wait_for(lambda events: events[-1].event["event_action"] == "resolve")
+    assert [call.result for call in sandbox.events] == ["opened", "resolved"]
+
+
+async def test_who_wants_no_direct_path_is_answered_503(settings: Settings, sandbox: Sandbox) -> None:
+    async with serving(settings.model_copy(update={"fail_open": False})) as client:
         assert client.service.embedded is not None
-        embedded_pid = client.service.embedded.pid
-        os.kill(embedded_pid, signal.SIGSTOP)
-        try:
+        with frozen(client.service.embedded.pid):
             status, answer = await client.post(PATH, alertmanager_body(alertmanager_alert()))
             assert (status, answer["error"]) == (503, "not stored, try again")
             ready, text = await client.get("/-/ready")
             assert ready == 503 and "Redis does not answer" in text
-        finally:
-            os.kill(embedded_pid, signal.SIGCONT)
+        assert sandbox.calls == []
 
         async def accepts() -> bool:
             return (await client.post(PATH, alertmanager_body(alertmanager_alert())))[0] == 202

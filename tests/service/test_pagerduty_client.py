@@ -16,6 +16,7 @@ from alertrouter.alert import CommonEvent, Link, Severity
 from alertrouter.destinations.pagerduty import (
     Delivered,
     EventAction,
+    Objection,
     PagerDutyClient,
     Refused,
     TryAgain,
@@ -167,6 +168,7 @@ async def test_a_refusal_comes_with_the_reason() -> None:
         400,
         "Event object is invalid: Length of 'routing_key' is incorrect (should be 32 characters); "
         "'routing_key' cannot contain non-alphanumeric characters.",
+        Objection.KEY,
     )
 
 
@@ -196,7 +198,7 @@ async def test_an_alert_of_any_size_is_taken() -> None:
         ({"status": 408, "body": ""}, TryAgain("HTTP 408", None, ambiguous=False)),
         ({"status": 504, "body": "<h1>late</h1>"}, TryAgain("HTTP 504: <h1>late</h1>", None, ambiguous=True)),
         ({"status": 200, "body": "<h1>hello</h1>"}, TryAgain("HTTP 200: <h1>hello</h1>", None, ambiguous=True)),
-        ({"status": 403, "body": "Invalid routing key"}, Refused(403, "Invalid routing key")),
+        ({"status": 403, "body": "Invalid routing key"}, Refused(403, "Invalid routing key", Objection.KEY)),
         ({"status": 202, "body": "<h1>garbage</h1>"}, Delivered("")),
     ],
 )
@@ -359,7 +361,7 @@ async def test_a_connection_closed_while_idle_costs_a_try_at_most() -> None:
     ("status", "outcome"),
     [
         (202, Delivered("")),
-        (400, Refused(400, '{"message":"Ev')),
+        (400, Refused(400, '{"message":"Ev', Objection.CONTENT)),
         (503, TryAgain('HTTP 503: {"message":"Ev', None, ambiguous=False)),
     ],
 )
@@ -400,7 +402,7 @@ async def test_an_endless_answer_is_not_read_to_its_end(status: int) -> None:
 
     async with server(pour) as address, client_to(f"http://{address}", total_s=60) as client, asyncio.timeout(10):
         outcome = await client.send(event())
-    assert outcome == (Delivered("") if status == 202 else Refused(400, "x" * 499 + "…"))
+    assert outcome == (Delivered("") if status == 202 else Refused(400, "x" * 499 + "…", Objection.CONTENT))
 
 
 async def test_a_compressed_answer_is_not_unpacked() -> None:

@@ -10,8 +10,9 @@ import fakeredis
 import pytest
 from redis.asyncio import Redis
 
+from alertrouter.store.connect import connect
 from alertrouter.store.embedded import start_embedded
-from alertrouter.store.store import AlertStore, Dedup, connect
+from alertrouter.store.store import AlertStore, Dedup
 
 MakeStore = Callable[..., AlertStore]
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from alertrouter.errors import SettingsInvalid
+from alertrouter.store.connect import connect
 from alertrouter.store.embedded import start_embedded
-from alertrouter.store.store import AlertStore, connect
+from alertrouter.store.store import AlertStore
 from tests.alerts import NIGHT, make_alert
 
 

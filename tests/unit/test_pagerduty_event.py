@@ -23,7 +23,9 @@ from alertrouter.destinations.pagerduty import (
     US_EVENTS_URL,
     Delivered,
     EventAction,
+    Objection,
     Refused,
+    Rung,
     TryAgain,
     build_event,
     classify,
@@ -261,6 +263,88 @@ def test_every_event_is_one_that_pagerduty_takes(action: EventAction, dedup_key:
     assert json.loads(body) == event
 
 
+# --- less of it ------------------------------------------------------------------------------------------------------
+
+FULL = Enriched(
+    replace(
+        DISK_FULL,
+        summary="Disk full on db-1 \U0001f525",
+        custom_details={
+            "env": "prod",
+            "service": "the sender's word",
+            "alertrouter": {
+                "service": "payments",
+                "team": "team-payments",
+                "runbook": "r",
+                "rules": ["a"],
+                "notes": [],
+            },
+        },
+    ),
+    (Link("https://runbooks.example.org/disk", "Runbook"),),
+    "alertrouter",
+    "https://alertrouter.example.org/alerts/1",
+)
+
+
+def on_rung(rung: Rung, enriched: Enriched = FULL, *notes: str) -> dict[str, Any]:
+    event = build_event(EventAction.TRIGGER, KEY, "alertmanager:7be148814d8a8bd4", enriched, rung, notes)
+    SCHEMA.validate(event)
+    return event
+
+
+def test_a_bare_event_shows_only_what_is_ours_beside_the_headline() -> None:
+    whole, bare = on_rung(Rung.WHOLE), on_rung(Rung.BARE, FULL, "PagerDuty said: no")
+    assert bare["payload"].pop("custom_details") == {
+        "alertrouter": {"service": "payments", "team": "team-payments", "runbook": "r"},
+        "alertrouter_delivery": ["PagerDuty said: no"],
+    }
+    del whole["payload"]["custom_details"], whole["links"]
+    assert bare == whole
+
+
+def test_a_minimal_event_is_what_pagerduty_demands_in_plain_ascii() -> None:
+    assert on_rung(Rung.MINIMAL, FULL, "said elsewhere") == {
+        "routing_key": KEY,
+        "event_action": "trigger",
+        "dedup_key": "alertmanager:7be148814d8a8bd4",
+        "payload": {
+            "summary": "Disk full on db-1 [shortened by alertrouter]",
+            "source": "db-1",
+            "severity": "critical",
+            "custom_details": {},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("Störung\tan\x00 der\nKüche", "Storung an der Kuche"),
+        ("磁盘已满", "Alert alertmanager:7be148814d8a8bd4"),
+        ("", "Alert alertmanager:7be148814d8a8bd4"),
+        ("x" * 2_000, "x" * 228),
+        ("\ud83d smile", "smile"),
+    ],
+)
+def test_a_minimal_summary_is_never_blank_nor_strange(written: str, sent: str) -> None:
+    event = on_rung(Rung.MINIMAL, Enriched(replace(DISK_FULL, summary=written, source="\u2028"), (), "", ""))
+    assert event["payload"]["summary"] == sent + " [shortened by alertrouter]"
+    assert event["payload"]["source"] == "unknown"
+
+
+@settings(max_examples=200, deadline=None)
+@given(shown_alerts, st.lists(hostile_text, max_size=3))
+def test_no_two_rungs_send_the_same_bytes(enriched: Enriched, notes: list[str]) -> None:
+    """PagerDuty has refused the bytes of one; and each is something it takes."""
+    rungs = [on_rung(rung, enriched, *(["note", *notes] if rung else [])) for rung in Rung]
+    bodies = [encode_event(event) for event in rungs]
+    assert len(set(bodies)) == len(bodies)
+    assert len(bodies[1]) < 40_000
+    assert len(bodies[2]) < 1_000
+    assert bodies[2].isascii()
+
+
 # --- its size --------------------------------------------------------------------------------------------------------
 
 
@@ -402,7 +486,36 @@ def test_only_a_202_delivers() -> None:
 
 @pytest.mark.parametrize("status", OTHER_4XX)
 def test_a_4xx_is_final(status: int) -> None:
-    assert classify(status, {"Retry-After": "5"}, b"no", NOW) == Refused(status, "no")
+    objection = {401: Objection.KEY, 403: Objection.KEY, 404: Objection.KEY, 413: Objection.SIZE}
+    expected = Refused(status, "no", objection.get(status, Objection.CONTENT))
+    assert classify(status, {"Retry-After": "5"}, b"no", NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "objection"),
+    [
+        ({"errors": ["Length of 'routing_key' is incorrect (should be 32 characters)"]}, Objection.KEY),
+        ({"errors": ["'routing_key' cannot contain non-alphanumeric characters."]}, Objection.KEY),
+        ({"errors": ["'payload.summary' is too long", "'routing_key' is missing or blank"]}, Objection.KEY),
+        ({"message": "Invalid Routing Key"}, Objection.KEY),
+        ("Invalid routing key", Objection.KEY),
+        ({"errors": ["unknown integration key"]}, Objection.KEY),
+        ({"errors": ["Event size exceeds 512 KB"]}, Objection.SIZE),
+        ({"message": "Request entity too large"}, Objection.SIZE),
+        ({"errors": ["'payload.summary' is too long (maximum is 1024 characters)"]}, Objection.SIZE),
+        ({"errors": ["'payload.severity' is invalid"]}, Objection.CONTENT),
+        ({"message": "Event object is invalid"}, Objection.CONTENT),
+        ({"message": "JSON parse error"}, Objection.CONTENT),
+        ('bad event: {"routing_key":"0123","event_action":"trigger"}', Objection.CONTENT),  # only an echo
+        ("<html>resized</html>", Objection.CONTENT),
+        ("", Objection.CONTENT),
+    ],
+)
+def test_a_400_says_what_it_is_about(body: object, objection: Objection) -> None:
+    answer = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    outcome = classify(400, {}, answer, NOW)
+    assert isinstance(outcome, Refused)
+    assert outcome.objection is objection
 
 
 @pytest.mark.parametrize(
@@ -479,7 +592,9 @@ def test_retry_after_is_read_in_both_forms_and_bounded(
     ],
 )
 def test_a_refusal_keeps_pagerdutys_own_words(body: bytes, reason: str) -> None:
-    assert classify(400, {}, body, NOW) == Refused(400, reason)
+    outcome = classify(400, {}, body, NOW)
+    assert isinstance(outcome, Refused)
+    assert (outcome.status, outcome.reason) == (400, reason)
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 404, 429, 500, 502])

@@ -37,14 +37,14 @@ class Rank(IntEnum):
     REPEAT = 5  # refreshes and repairs
 
 
-_RANK_OF_SEVERITY = {
+RANK_OF_SEVERITY = {
     Severity.CRITICAL: Rank.CRITICAL,
     Severity.ERROR: Rank.ERROR,
     Severity.WARNING: Rank.WARNING,
     Severity.INFO: Rank.INFO,
 }
 
-_STATE_AFTER = {
+STATE_AFTER = {
     Action.TRIGGER: State.TRIGGERED,
     Action.ACKNOWLEDGE: State.ACKNOWLEDGED,
     Action.RESOLVE: State.RESOLVED,
@@ -144,7 +144,7 @@ def after(record: Record, told: Told, send: Send, now: int) -> Record:
     """The record as it will stand once `send` is confirmed by `told`'s destination at `now`."""
     news = replace(
         told,
-        state=_STATE_AFTER[send.action],
+        state=STATE_AFTER[send.action],
         version=send.version,
         at=now,
         tries=0,
@@ -251,7 +251,7 @@ def _rank(record: Record, decision: Decision, action: Action, repair: bool) -> R
     if repair or (record.news is News.REFRESH and action is Action.TRIGGER):
         return Rank.REPEAT
     if action is Action.TRIGGER:
-        return _RANK_OF_SEVERITY[decision.event.severity]
+        return RANK_OF_SEVERITY[decision.event.severity]
     return Rank.RESOLVE
 
 

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import cached_property
 from time import perf_counter
 from typing import Any, assert_never
 
@@ -18,21 +19,25 @@ import structlog
 from msgspec.structs import replace
 
 from alertrouter import telemetry
-from alertrouter.alert import Status
+from alertrouter.alarms import SELF, alarm
+from alertrouter.alert import Alert, Status
 from alertrouter.delivery.backoff import delay_ms
 from alertrouter.delivery.judging import ActiveRules, decide, plain_decision, show
 from alertrouter.delivery.reconcile import Action, Plan, Send, after, reconcile
 from alertrouter.destinations.pagerduty import (
+    FALLBACK,
     Delivered,
     EventAction,
+    Objection,
     PagerDutyClient,
     Refused,
+    Rung,
     TryAgain,
     build_event,
     encode_event,
 )
 from alertrouter.errors import StoreUnavailable
-from alertrouter.record import Outcome, Record, Told
+from alertrouter.record import Outcome, Record, State, Told
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset
 from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement, Threshold
 
@@ -43,6 +48,7 @@ _JUDGE_AT_ONCE = 32
 #: How long the worker sleeps when nothing tells it more: bounds how late a dead replica's work is noticed.
 _IDLE_S = 0.5
 _STORE_AWAY_S = 0.5
+_HELD_S = 0.1
 _FAULT_PAUSE_S = 1.0
 #: Others take a worker's leases when it has not been heard of for ten seconds.
 _BEAT_S = 2.0
@@ -66,7 +72,9 @@ class Worker:
         calls_per_minute: int = 110,
         max_in_flight: int = 64,
         page_short: bool = False,
+        held: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`held` says when what waits in the store may be out of date, and nothing is to be sent."""
         self._store = store
         self._pagerduty = pagerduty
         self._rules = rules
@@ -74,6 +82,7 @@ class Worker:
         self._calls_per_minute = calls_per_minute
         self._max_in_flight = max_in_flight
         self._page_short = page_short
+        self._held = held
         self._in_flight: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._waiting = asyncio.Event()
@@ -170,6 +179,8 @@ class Worker:
 
     async def _judge_due(self) -> float:
         """Judge one batch of due records. Returns how long to sleep, in seconds."""
+        if self._held():
+            return _HELD_S
         now = self._clock()
         if self._rules_changed:
             self._rules_changed = False
@@ -252,6 +263,8 @@ class Worker:
         free = self._max_in_flight - len(self._in_flight)
         if free <= 0:
             return _IDLE_S  # the end of any send wakes us
+        if self._held():
+            return _HELD_S
         now = self._clock()
         claims, next_call = await self._store.claim_sends(now, free, self._calls_per_minute)
         for claim in claims:
@@ -293,7 +306,14 @@ class Worker:
             return
         enriched = show(record.alert, decision, active.ruleset)
         body = encode_event(
-            build_event(EventAction(send.action.value), told.key, told.dedup_key or record.alert.dedup_key, enriched)
+            build_event(
+                EventAction(send.action.value),
+                told.key,
+                told.dedup_key or record.alert.dedup_key,
+                enriched,
+                Rung(min(told.rung, Rung.MINIMAL)) if told.refused == record.version else Rung.WHOLE,
+                _notes(record, told),
+            )
         )
         began = perf_counter()
         answer = await self._pagerduty.send(body)
@@ -311,7 +331,7 @@ class Worker:
                 log.info("event delivered", service=decision.service, severity=decision.event.severity.value)
                 telemetry.SENDS.labels(claim.destination, "delivered").inc()
                 telemetry.DELIVERY_SECONDS.observe(max(now - record.last_heard, 0) / 1000)
-                settlement = _delivered(claim, record, told, send, decision, now)
+                settlement = _delivered(claim, record, told, send, decision, now, page_short=self._page_short)
             case TryAgain(reason=reason):
                 not_before = now + delay_ms(told.tries + 1, answer.retry_after_ms, random.random())
                 log.warning("event not delivered yet", reason=reason, again_in_ms=not_before - now)
@@ -326,14 +346,49 @@ class Worker:
                     detail=reason,
                 )
             case Refused():
-                log.error("event refused; kept as a dead letter", status=answer.status, reason=answer.reason)
                 telemetry.SENDS.labels(claim.destination, "refused").inc()
-                settlement = _refused(claim, record, told, send.action, answer, decision, now)
+                said = {"status": answer.status, "objection": answer.objection.value, "reason": answer.reason}
+                changed = _in_another_form(claim, record, told, send, answer, plan, active, now)
+                if changed is not None:
+                    log.warning("event refused; sent again in another form", rung=changed.rung, **said)
+                    settlement = changed
+                else:
+                    log.error("event refused; kept as a dead letter", **said)
+                    settlement = _refused(
+                        claim, record, told, send.action, answer, decision, now, page_short=self._page_short
+                    )
             case _:
                 assert_never(answer)
         await self._settle(settlement, now)
+        if told.key == active.key_of(claim.destination) and record.alert.source != SELF:
+            await self._watch_key(claim.destination, answer, now)
         if told.dedup_key:
             await self._after_sharing(record, told, send, settlement.result, now)
+
+    @cached_property
+    def _keys_taken(self) -> set[str]:
+        """The destinations whose own key PagerDuty took last, so that its alarm, if there was one, is over."""
+        return set()
+
+    async def _watch_key(self, destination: str, answer: Delivered | TryAgain | Refused, now: int) -> None:
+        """Raise an alarm when PagerDuty refuses a destination's own key, and end it when it takes the key again.
+
+        Redis remembers whether it was raised: this worker is asked after a restart, and may not be who raised it.
+        """
+        try:
+            if isinstance(answer, Refused) and answer.objection is Objection.KEY:
+                self._keys_taken.discard(destination)
+                await self._store.accept([_key_alarm(destination, answer)], now)
+                self._due.set()
+            elif isinstance(answer, Delivered) and destination not in self._keys_taken:
+                over = _key_alarm(destination, None)
+                raised = await self._store.record(over.id)
+                if raised is not None and raised.status is not Status.RESOLVED:
+                    await self._store.accept([over], now)
+                    self._due.set()
+                self._keys_taken.add(destination)
+        except StoreUnavailable as error:
+            self._log.warning("the alarm about a routing key waits", destination=destination, error=str(error))
 
     async def _release(self, claim: Claim, now: int) -> None:
         """Give the lease back unused: the record is judged again at once, and its outcome stays what it is."""
@@ -403,10 +458,19 @@ def _is_closed(record: Record, plan: Plan) -> bool:
     return record.status is Status.RESOLVED and ended and not plan.wake_at
 
 
-def _delivered(claim: Claim, record: Record, told: Told, send: Send, decision: Decision, now: int) -> Settlement:
+def _delivered(
+    claim: Claim,
+    record: Record,
+    told: Told,
+    send: Send,
+    decision: Decision,
+    now: int,
+    *,
+    page_short: bool = False,
+) -> Settlement:
     record = after(record, told, send, now)
     told = record.told_of(told.destination)
-    plan = reconcile(record, decision, now)
+    plan = reconcile(record, decision, now, page_short=page_short)
     return Settlement(
         claim,
         Result.DELIVERED,
@@ -418,11 +482,88 @@ def _delivered(claim: Claim, record: Record, told: Told, send: Send, decision: D
     )
 
 
+def _in_another_form(
+    claim: Claim,
+    record: Record,
+    told: Told,
+    send: Send,
+    answer: Refused,
+    plan: Plan,
+    active: ActiveRules,
+    now: int,
+) -> Settlement | None:
+    """What was refused, to be sent at once by another key or a rung lower; None where nothing else can be tried.
+
+    Only triggers have other forms. An acknowledge or resolve has nothing to leave out, and no other key closes what
+    this one opened.
+    """
+    if send.action is not Action.TRIGGER:
+        return None
+    rung, rerouted, key = (told.rung, told.rerouted, "") if told.refused == record.version else (0, False, "")
+    if answer.objection is Objection.KEY:
+        is_repair = told.state is not State.NOTHING and send.version == told.version
+        key = "" if rerouted or is_repair else _other_key(told, active)
+        if not key:
+            return None
+        rerouted = True
+    elif rung < Rung.MINIMAL:
+        rung += 1
+    else:
+        return None
+    return Settlement(
+        claim,
+        Result.CHANGED,
+        plan.outcome,  # a repair that is refused does not undo what was delivered
+        wake_at=now,
+        rung=rung,
+        rerouted=rerouted,
+        key=key,
+        detail=f"HTTP {answer.status}: {answer.reason}",
+    )
+
+
+def _other_key(told: Told, active: ActiveRules) -> str:
+    """Where a page goes whose key was refused: its own key if it used an older one, else the fallback; "" for nowhere."""
+    own = active.key_of(told.destination)
+    other = own if told.key != own else active.key_of(FALLBACK)
+    return other if other != told.key else ""
+
+
+def _notes(record: Record, told: Told) -> list[str]:
+    """What the responder should know about the way this event came."""
+    if told.refused != record.version:
+        return []
+    notes = []
+    if told.rung:
+        notes.append("not the whole alert: PagerDuty refused it with what the sender wrote in it")
+    if told.rerouted:
+        notes.append(f"through another routing key: PagerDuty refused that of {told.destination}")
+    return [*notes, f"PagerDuty said: {told.refusal}"]
+
+
+def _key_alarm(destination: str, refused: Refused | None) -> Alert:
+    """The alarm about a destination's own routing key: raised by a refusal, over without one."""
+    return alarm(
+        f"routing-key-refused:{destination}",
+        f"PagerDuty refuses the routing key of {destination}",
+        firing=refused is not None,
+        details={"destination": destination, "status": refused.status, "reason": refused.reason} if refused else {},
+    )
+
+
 def _refused(
-    claim: Claim, record: Record, told: Told, action: Action, answer: Refused, decision: Decision, now: int
+    claim: Claim,
+    record: Record,
+    told: Told,
+    action: Action,
+    answer: Refused,
+    decision: Decision,
+    now: int,
+    *,
+    page_short: bool = False,
 ) -> Settlement:
     record = record.with_told(replace(told, dead=record.version, tries=0))
-    plan = reconcile(record, decision, now)
+    plan = reconcile(record, decision, now, page_short=page_short)
     letter = {
         "id": record.id,
         "dedup_key": record.alert.dedup_key,
@@ -430,6 +571,7 @@ def _refused(
         "action": action.value,
         "version": record.version,
         "status": answer.status,
+        "objection": answer.objection.value,
         "reason": answer.reason,
         "tries": told.tries + 1,
         "at": now,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import re
+import ssl
 import time
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -23,9 +25,9 @@ import msgspec
 from yarl import URL
 
 from alertrouter import __version__
-from alertrouter.alert import Link
+from alertrouter.alert import CommonEvent, Link
 from alertrouter.destinations.fitting import cut, encode, fit, plain, sound
-from alertrouter.enrich import Enriched
+from alertrouter.enrich import OURS, Enriched
 from alertrouter.errors import SettingsInvalid
 from alertrouter.loopback import is_loopback
 
@@ -48,6 +50,17 @@ LINKS_LIMIT = 25
 TRIMMED = "alertrouter_trimmed"
 TRIMMED_BYTES = 2_000
 
+#: The member of `custom_details` that tells the responder what became of the event on its way.
+DELIVERY = "alertrouter_delivery"
+#: What of ours stays when the sender's details go: who owns it, and what to do.
+_KEPT_OF_OURS = ("service", "team", "tier", "priority", "runbook")
+#: Longest text in a minimal event, in characters, and the end of its summary.
+MINIMAL_LIMIT = 255
+MINIMAL_MARK = " [shortened by alertrouter]"
+
+#: The name under which the key is kept that pages go to when PagerDuty refuses their own. No service is called so.
+FALLBACK = "pagerduty/fallback"
+
 #: How much of an answer is read, and how much of it is shown as a reason.
 ANSWER_LIMIT = 65_536
 REASON_LIMIT = 500
@@ -68,12 +81,31 @@ class EventAction(StrEnum):
     RESOLVE = "resolve"
 
 
-def build_event(action: EventAction, routing_key: str, dedup_key: str, enriched: Enriched | None) -> dict[str, Any]:
+class Rung(IntEnum):
+    """How much of the alert a trigger shows. What PagerDuty refuses on one rung is sent on the next."""
+
+    WHOLE = 0
+    BARE = 1  # nothing that the sender wrote at will: no details, no links
+    MINIMAL = 2  # what PagerDuty demands, in plain ASCII
+
+
+def build_event(
+    action: EventAction,
+    routing_key: str,
+    dedup_key: str,
+    enriched: Enriched | None,
+    rung: Rung = Rung.WHOLE,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
     """The Events API v2 body, as plain JSON data that PagerDuty accepts whatever the alert holds.
 
     An acknowledge or a resolve names the alert and nothing else, so it needs no `enriched`; a trigger without one is a
     ValueError. What the sender left empty or unusable (a time without zone, a link that is no URL) is left out, what
     is too long is cut, and lone surrogates become U+FFFD.
+
+    rung:   how much is shown. The dedup_key stays as it is on every one: under another, no resolve would close it.
+    notes:  what the responder is told about the way here, in `custom_details.alertrouter_delivery`; the minimal event
+            has no room for them.
     """
     event: dict[str, Any] = {
         "routing_key": routing_key,
@@ -84,7 +116,13 @@ def build_event(action: EventAction, routing_key: str, dedup_key: str, enriched:
         return event
     if enriched is None:
         raise ValueError("a trigger needs the alert it shows")
+    if rung is Rung.MINIMAL:
+        event["payload"] = _minimal(enriched.event, dedup_key)
+        return event
     shown = enriched.event
+    details = plain(shown.custom_details) if rung is Rung.WHOLE else _ours(shown.custom_details)
+    if notes:
+        details[DELIVERY] = [cut(note, TEXT_LIMIT) for note in notes]
     optional = {
         "timestamp": _timestamp(shown.timestamp),
         "component": cut(shown.component, TEXT_LIMIT),
@@ -96,9 +134,9 @@ def build_event(action: EventAction, routing_key: str, dedup_key: str, enriched:
         "source": cut(shown.source, TEXT_LIMIT) or "unknown",
         "severity": shown.severity.value,
         **{name: text for name, text in optional.items() if text},
-        "custom_details": plain(shown.custom_details),
+        "custom_details": details,
     }
-    if links := list(islice(filter(None, map(_link, enriched.links)), LINKS_LIMIT)):
+    if rung is Rung.WHOLE and (links := list(islice(filter(None, map(_link, enriched.links)), LINKS_LIMIT))):
         event["links"] = links
     if client := cut(enriched.client, TEXT_LIMIT):
         event["client"] = client
@@ -123,6 +161,31 @@ def encode_event(event: Mapping[str, Any], limit: int = BODY_LIMIT) -> bytes:
     names = [name for name, value in details.items() if name not in kept or kept[name] != value]
     kept[TRIMMED] = fit(names, TRIMMED_BYTES - len(TRIMMED) - 10)  # 10: quotes, colon, comma and braces around it
     return encode({**event, "payload": {**payload, "custom_details": kept}})
+
+
+def _ours(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The few details of ours that a responder cannot do without."""
+    ours = details.get(OURS)
+    kept = {name: ours[name] for name in _KEPT_OF_OURS if name in ours} if isinstance(ours, Mapping) else {}
+    texts = {name: cut(str(value), MINIMAL_LIMIT) for name, value in kept.items()}
+    return {OURS: texts} if texts else {}
+
+
+def _minimal(shown: CommonEvent, dedup_key: str) -> dict[str, Any]:
+    """The payload that leaves least to object to."""
+    summary = _ascii(shown.summary) or _ascii(f"Alert {dedup_key}")
+    return {
+        "summary": summary[: MINIMAL_LIMIT - len(MINIMAL_MARK)] + MINIMAL_MARK,
+        "source": _ascii(shown.source)[:MINIMAL_LIMIT] or "unknown",
+        "severity": shown.severity.value,
+        "custom_details": {},
+    }
+
+
+def _ascii(text: str) -> str:
+    """One line of printable ASCII; letters lose their accents, and what has no ASCII form is left out."""
+    folded = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return " ".join("".join(char if char.isprintable() else " " for char in folded).split())
 
 
 def web_url(text: str) -> str:
@@ -196,12 +259,21 @@ class TryAgain:
     ambiguous: bool
 
 
+class Objection(StrEnum):
+    """What PagerDuty refuses an event for, as far as its answer says."""
+
+    SIZE = "size"
+    KEY = "key"
+    CONTENT = "content"
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """PagerDuty will never take this event as it is. `reason` is in its own words, at most 500 characters."""
 
     status: int
     reason: str
+    objection: Objection
 
 
 Outcome = Delivered | TryAgain | Refused
@@ -226,7 +298,9 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, now: int, sec
     | other 2xx       | again     | yes: something on the way answered, PagerDuty may have heard it too            |
     | 3xx             | again     | no: never followed, it would hand the routing key to someone else              |
     | 408, 429        | again     | no: not taken                                                                  |
-    | other 4xx       | refused   |                                                                                |
+    | 413             | refused   | for its size                                                                   |
+    | 401, 403, 404   | refused   | for its key                                                                    |
+    | other 4xx       | refused   | for its content; a 400 for its key or its size where its words say so          |
     | 500, 503        | again     | no: PagerDuty's own failure, over and answered; it asks for the event again    |
     | other 5xx, rest | again     | yes: a gateway gave up waiting (502, 504, 52x); what is behind it may go on    |
 
@@ -235,14 +309,35 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, now: int, sec
     if status == 202:
         answer = _decode(body)
         return Delivered(answer.dedup_key if answer else "")
-    reason = _tidy(_words(body), secret)
+    words = _words(body)
+    reason = _tidy(words, secret)
     if 400 <= status < 500 and status not in (408, 429):
-        return Refused(status, reason or f"HTTP {status} without a reason")
+        return Refused(status, reason or f"HTTP {status} without a reason", _objection(status, words))
     retry_after_ms = _retry_after_ms(headers.get("Retry-After", ""), now)
     if status == 429 and retry_after_ms is None:
         retry_after_ms = THROTTLED_MS
     definite = 300 <= status < 500 or status in (500, 503)
     return TryAgain(f"HTTP {status}: {reason}" if reason else f"HTTP {status}", retry_after_ms, not definite)
+
+
+def _objection(status: int, words: str) -> Objection:
+    """The key first: whatever else is wrong, nothing gets through with a wrong one."""
+    match status:
+        case 413:
+            return Objection.SIZE
+        case 401 | 403 | 404:
+            return Objection.KEY
+        case 400 if _ABOUT_THE_KEY.search(words):
+            return Objection.KEY
+        case 400 if _ABOUT_SIZE.search(words):
+            return Objection.SIZE
+        case _:
+            return Objection.CONTENT
+
+
+#: PagerDuty writes 'routing_key' or routing key. "routing_key" in double quotes is our own event, echoed.
+_ABOUT_THE_KEY = re.compile(r"(?<![\"\w])(routing|integration|service)[ _-]key\b(?!\")", re.IGNORECASE)
+_ABOUT_SIZE = re.compile(r"\b(size|too (large|big|long)|exceed(s|ed)?|512 ?KB)\b", re.IGNORECASE)
 
 
 def _decode(body: bytes) -> _Answer | None:
@@ -320,6 +415,9 @@ class PagerDutyClient:
     connect_s:    longest wait for a connection, in seconds. Shorter than `total_s`, so that running out of the total
                   always means that the event was on its way: an ambiguous end.
     total_s:      longest send, in seconds, from the call to the end of the answer. Leases are measured by it.
+
+    The certificate is always verified, against the system's authorities or those in the file that OpenSSL's own
+    variable SSL_CERT_FILE names.
     """
 
     def __init__(
@@ -334,7 +432,9 @@ class PagerDutyClient:
         self._url = enqueue_url(base_url)
         self._clock = clock
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections),
+            connector=aiohttp.TCPConnector(
+                limit=connections, ssl=ssl.create_default_context() if self._url.scheme == "https" else True
+            ),
             # No cookies and one prebuilt URL: about a tenth more requests per second.
             cookie_jar=aiohttp.DummyCookieJar(),
             # Without the infinite threshold aiohttp rounds time-outs up to whole seconds, past what a lease allows.

@@ -21,7 +21,7 @@ from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from alertrouter.errors import SettingsInvalid, StoreUnavailable
-from alertrouter.store.store import connect
+from alertrouter.store.connect import connect
 
 _log = structlog.get_logger()
 

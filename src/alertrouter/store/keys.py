@@ -21,6 +21,7 @@ class Keys:
     count:    prefix of one zset per threshold of a rule, what it counted by time (ms): `count` + its key
     cache:    prefix of what rules remember, one string each: `cache` + name
     members:  prefix of one set per incident that several alerts share: `members` + destination + key
+    epoch:    random text, as old as the data: another one means that what was stored is gone
     dead:     hash of dead letters, "<id> <version> <destination>" to JSON
     history:  capped stream of how alerts ended
     """
@@ -37,6 +38,7 @@ class Keys:
     count: str
     cache: str
     members: str
+    epoch: str
     dead: str
     history: str
 
@@ -57,6 +59,7 @@ def keys_of(instance: str) -> Keys:
         count=tag + "count:",
         cache=tag + "cache:",
         members=tag + "members:",
+        epoch=tag + "epoch",
         dead=tag + "dead",
         history=tag + "history",
     )

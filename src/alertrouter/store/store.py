@@ -8,23 +8,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from hashlib import sha256
+from hashlib import sha1, sha256
 from importlib import resources
 from itertools import chain
 from typing import Any, cast
 
 import msgspec
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
 
+from alertrouter.alarms import alarm
 from alertrouter.alert import Alert, CommonEvent, Severity, Status
-from alertrouter.errors import SettingsInvalid, StoreUnavailable
+from alertrouter.errors import ForeignData, StoreUnavailable
 from alertrouter.record import REPAIR_AFTER_MS, News, Outcome, Record, State, Told
 from alertrouter.store.keys import Keys, keys_of
 from alertrouter.store.merge import Merge
+from alertrouter.store.replicas import MISSING_FOR_MS, Replicas
 
 #: More alerts in one script would block Redis for milliseconds (256 take about 2.5 ms).
 MOST_PER_CALL = 256
@@ -47,20 +47,38 @@ _log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(Alert).decode
 
-#: Scripts that must run though Redis is full: they drain it. accept is not among them.
+#: Every script and the types of its first KEYS: before it does anything it looks whether they hold something else,
+#: because what a script wrote before it failed stays written.
 _SCRIPTS = {
-    "accept": False,
-    "claim_due": True,
-    "count": True,
-    "judged": True,
-    "claim_sends": True,
-    "settle": True,
-    "recall": True,
-    "backlog": True,
-    "bury": True,
-    "leave_incident": True,
-    "repair_members": True,
+    "accept": "zset stream zset",
+    "adopt": "hash zset",
+    "backlog": "zset set zset hash",
+    "beat": "zset string",
+    "bury": "zset hash",
+    "claim_due": "zset zset zset hash",
+    "claim_sends": "set zset string zset zset",
+    "count": "zset hash zset",
+    "judged": "zset zset set stream zset",
+    "leave_incident": "set",
+    "recall": "zset zset",
+    "repair_members": "set zset",
+    "replay": "zset stream zset",
+    "settle": "zset zset hash stream zset",
 }
+#: The script that is refused when Redis is full. The others drain it.
+_REFUSED_WHEN_FULL = "accept"
+#: What was taken in while Redis was away is taken in by the same script, and not refused.
+_FILES = {"replay": "accept"}
+_CHECK_TYPES = """\
+for i, kind in ipairs({%s}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' holds a ' .. found .. ' that is not ours; delete it')
+  end
+end
+"""
+#: How long a loss of state is shown on /-/ready.
+_SHOW_LOSS_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +141,18 @@ class Result(StrEnum):
 
     DELIVERED = "delivered"
     AGAIN = "again"
+    CHANGED = "changed"  # refused, and to be sent at once in another form
     REFUSED = "refused"
     RELEASED = "released"
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a leased send ended and what it makes of the record; `detail` is the destination's own words."""
+    """How a leased send ended and what it makes of the record; `detail` is the destination's own words.
+
+    rung, rerouted:  the other form to send it in.
+    key:             the routing key to use from now on; "" keeps the one in use.
+    """
 
     claim: Claim
     result: Result
@@ -141,28 +164,9 @@ class Settlement:
     not_before: int = 0
     ambiguous: bool = False
     detail: str = ""
-
-
-def connect(url: str) -> Redis:
-    """A client for the accept path and the worker: short time-outs, no hidden retries, waits for a free connection.
-
-    redis-py would by default retry for up to a minute and raise at the 101st concurrent command. Raises
-    SettingsInvalid for what is no address of a Redis.
-    """
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=32,
-            timeout=2,
-            socket_timeout=2,
-            socket_connect_timeout=1,
-            retry=Retry(NoBackoff(), 0),
-        )
-    except ValueError as error:
-        raise SettingsInvalid(
-            f"ALERTROUTER_REDIS_URL: {error}; write redis://host:6379/0, rediss:// for TLS, or unix:///path"
-        ) from error
-    return Redis.from_pool(pool)
+    rung: int = 0
+    rerouted: bool = False
+    key: str = field(default="", repr=False)
 
 
 class AlertStore:
@@ -178,39 +182,41 @@ class AlertStore:
         instance: str = "main",
         owner: str = "",
         dedup: Dedup | None = None,
+        wait_replicas: int = 0,
         script_flags: bool = True,
     ) -> None:
-        """`script_flags` is off only for fakeredis, which does not know the `#!lua` line."""
+        """`wait_replicas` must have what is accepted; more than 0 needs a `Client` of ours.
+
+        `script_flags` is off only for fakeredis, which does not know the `#!lua` line.
+        """
         # redis-py types every answer as bytes or text, decoded or not; ours are never decoded
         self._client = cast(Any, client)
         self.keys: Keys = keys_of(instance)
         self.owner = owner or f"{os.getpid()}-{os.urandom(4).hex()}"
         self._dedup = dedup or Dedup()
         self._turn = 0
-        folder = resources.files("alertrouter.store") / "scripts"
-        self._scripts = {
-            name: client.register_script(
-                (f"#!lua flags={'allow-oom' if when_full else ''}\n" if script_flags else "")
-                + (folder / f"{name}.lua").read_text()
-            )
-            for name, when_full in _SCRIPTS.items()
-        }
+        self._scripts = {name: _script(name, kinds, script_flags) for name, kinds in _SCRIPTS.items()}
         self._accepting = Merge(self._accept, most=MOST_PER_CALL)
         self._settling = Merge(self._settle, most=MOST_PER_CALL)
         self._leases = self.keys.leases + self.owner
+        self._replicas = Replicas(wait_replicas)
+        self._alarmed_of_replicas: bool | None = None
+        self._epoch = ""
+        self._lost_at = 0
+        self._alarms: list[Alert] = []
 
     async def accept(self, alerts: Sequence[Alert], now: int) -> list[News | Accepted]:
         """Take `alerts` in; returns what each was. Once this returns, Redis has all of them."""
         results = await self._accepting.put([(alert, now) for alert in alerts])
         if "error" in results:
-            raise StoreUnavailable("a key of ours holds foreign data; look for `WRONGTYPE` keys under our prefix")
+            raise ForeignData(next(alert.id for alert, word in zip(alerts, results, strict=True) if word == "error"))
         return [Accepted(word) if word in _ACCEPTED else News(word) for word in results]
 
-    async def _accept(self, batch: Sequence[tuple[Alert, int]]) -> list[str]:
+    async def _accept(self, batch: Sequence[tuple[Alert, int]], *, replayed: bool = False) -> list[str]:
         keys = self.keys
         dedup = self._dedup
-        answer = await self._run(
-            "accept",
+        answer = await self._run_confirmed(
+            "replay" if replayed else "accept",
             [keys.due, keys.history, keys.parked, *(keys.alert + alert.id for alert, _ in batch)],
             [
                 # merged webhooks arrived within one round trip of each other
@@ -221,6 +227,7 @@ class AlertStore:
                 dedup.mode,
                 HISTORY_LENGTH,
                 keys.wait,
+                int(replayed),
                 *chain.from_iterable(
                     (
                         alert.id,
@@ -236,6 +243,34 @@ class AlertStore:
             ],
         )
         return [word.decode() for word in answer]
+
+    async def adopt(self, alert: Alert, heard_at: int, told: Told | None, now: int) -> None:
+        """Take in what was heard, and perhaps told, while Redis was away; what was heard since stands.
+
+        `told.at` is when; its state is NOTHING where no answer came. Twice is as good as once. Raises
+        StoreUnavailable, and ForeignData where this alert's key holds something else.
+        """
+        [word] = await self._accept([(alert, heard_at)], replayed=True)
+        if word == "error":
+            raise ForeignData(alert.id)
+        if told is not None:
+            await self._run(
+                "adopt",
+                [self.keys.alert + alert.id, self.keys.due],
+                [
+                    now,
+                    alert.id,
+                    told.destination,
+                    told.key,
+                    _limited_as(told.key),
+                    told.dedup_key,
+                    told.state.value,
+                    told.at,
+                    alert.status.value,
+                    alert.event.severity.value,
+                    alert.episode,
+                ],
+            )
 
     async def claim_due(self, now: int, most: int) -> tuple[list[Record], int]:
         """Lease up to `most` records to judge, taking back what dead workers held.
@@ -365,9 +400,77 @@ class AlertStore:
         return f"{self.keys.members}{told.destination}:{told.dedup_key}"
 
     async def beat(self, now: int) -> None:
-        """Say that this worker lives; its leases fall when it has not for ten seconds."""
-        async with _as_unavailable():
-            await self._client.zadd(self.keys.owners, {self.owner: now})
+        """Say that this worker lives; its leases fall when it has not for ten seconds.
+
+        Looks by the way whether Redis still has its state and its replicas, and raises alarms if not.
+        """
+        keys = [self.keys.owners, self.keys.epoch]
+        arguments = (now, self.owner, os.urandom(8).hex())
+        if self._replicas.wanted:
+            epoch, stored_on = await self._run_on_replicas("beat", keys, arguments)
+            self._hear_replicas(stored_on, now)
+        else:
+            epoch = await self._run("beat", keys, arguments)
+        self._alarms += self._look_at_epoch(epoch.decode(), now)
+        self._alarms += await self._look_at_replicas()
+        while self._alarms:  # one that cannot be stored now is kept for the next beat
+            await self.accept(self._alarms[:1], now)
+            del self._alarms[0]
+
+    def _look_at_epoch(self, epoch: str, now: int) -> Sequence[Alert]:
+        """The alarm to raise if the data is not what it was at the last beat."""
+        before, self._epoch = self._epoch, epoch
+        if before in ("", epoch):
+            if now >= self._lost_at + _SHOW_LOSS_MS:
+                self._lost_at = 0
+            return ()
+        self._lost_at = now
+        _log.error("Redis lost its state: it was emptied or replaced by another one; going on with what it has")
+        return (
+            alarm(
+                "state-lost",
+                "Redis lost its state: it was emptied or replaced by another one",
+                details={
+                    "what it means": "What was accepted and not yet sent is gone. Alerts still firing page anew, "
+                    "resolves of alerts that are no longer known are forwarded.",
+                    "what to do": "Find out what emptied Redis (FLUSHALL, eviction, a restart without appendonly, "
+                    "another server behind the address). Look in PagerDuty for incidents that nothing resolves.",
+                },
+            ),
+        )
+
+    async def _look_at_replicas(self) -> Sequence[Alert]:
+        """The alarm to raise or to end, if what is the case has not been said yet."""
+        missing = self._replicas.waived
+        alert = alarm(
+            "redis-replicas-gone",
+            "Redis has too few replicas; alerts are accepted without them",
+            firing=missing,
+            details={"wanted": self._replicas.wanted, "what to do": "Bring the replicas back. This ends by itself."},
+        )
+        if self._alarmed_of_replicas is None and not missing:
+            # an earlier process may have raised it
+            record = await self.record(alert.id)
+            self._alarmed_of_replicas = record is not None and record.status is Status.FIRING
+        if missing is bool(self._alarmed_of_replicas):
+            return ()
+        self._alarmed_of_replicas = missing
+        return (alert,)
+
+    def warnings(self) -> list[str]:
+        """What is wrong with the state, in words."""
+        warnings = []
+        if self._lost_at:
+            warnings.append(
+                "Redis lost its state within the last 24 h: what was accepted and not yet sent is gone; find out what "
+                "emptied it"
+            )
+        if self._replicas.waived:
+            warnings.append(
+                f"Redis has had fewer than {self._replicas.wanted} replicas for {MISSING_FOR_MS // 1000} s; alerts are "
+                "accepted without them; bring them back"
+            )
+        return warnings
 
     async def settle(self, settlement: Settlement, now: int) -> bool:
         """Put down how a send ended. False if its lease was taken away meanwhile."""
@@ -402,6 +505,10 @@ class AlertStore:
                             item.not_before,
                             int(item.ambiguous),
                             item.detail,
+                            item.rung,
+                            int(item.rerouted),
+                            item.key,
+                            _limited_as(item.key),
                         )
                         for item, _ in batch
                     ),
@@ -447,8 +554,77 @@ class AlertStore:
         return dict(zip(("due", "scheduled", "waiting", "leased", "dead_letters"), sizes, strict=True))
 
     async def _run(self, name: str, keys: list[str], arguments: Sequence[str | int | bytes]) -> Any:
+        script = self._scripts[name]
+        tail = (len(keys), *keys, *arguments)
         async with _as_unavailable():
-            return await self._scripts[name](keys=keys, args=arguments)
+            try:
+                return await self._client.execute_command("EVALSHA", script.sha, *tail)
+            except NoScriptError:  # EVAL loads it and runs it: nobody can flush it in between
+                return await self._client.execute_command("EVAL", script.source, *tail)
+
+    async def _run_confirmed(self, name: str, keys: list[str], arguments: Sequence[str | int | bytes]) -> Any:
+        """The answer of a script whose writes the replicas have that are needed now. StoreUnavailable if they do not."""
+        needed = self._replicas.needed
+        if not needed:
+            return await self._run(name, keys, arguments)
+        answer, stored_on = await self._run_on_replicas(name, keys, arguments)
+        if stored_on < needed:
+            self._client.forget()  # it may no longer be the master
+            raise StoreUnavailable(f"stored on {stored_on} of {needed} replicas")
+        return answer
+
+    async def _run_on_replicas(
+        self, name: str, keys: list[str], arguments: Sequence[str | int | bytes]
+    ) -> tuple[Any, int]:
+        """The answer of a script, and how many replicas have what it wrote."""
+        script = self._scripts[name]
+        wanted = self._replicas.wanted
+        tail = (len(keys), *keys, *arguments)
+        async with _as_unavailable():
+            try:
+                return cast(
+                    tuple[Any, int],
+                    await self._client.execute_on_replicas(wanted, "EVALSHA", script.sha, *tail),
+                )
+            except NoScriptError:
+                return cast(
+                    tuple[Any, int],
+                    await self._client.execute_on_replicas(wanted, "EVAL", script.source, *tail),
+                )
+
+    def _hear_replicas(self, stored_on: int, now: int) -> None:
+        """Take in how many replicas have what was written."""
+        before = self._replicas.waived
+        self._replicas.heard(stored_on, self._client.server, now)
+        if stored_on < self._replicas.wanted:
+            self._client.forget()  # it may no longer be the master
+        if self._replicas.waived != before:
+            _log.warning(
+                "accepting without the replicas that are missing"
+                if self._replicas.waived
+                else "replicas confirm again",
+                wanted=self._replicas.wanted,
+                stored_on=stored_on,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """A script as Redis runs it, and the name that it has there."""
+
+    source: str
+    sha: str
+
+
+def _script(name: str, kinds: str, flags: bool) -> _Script:
+    flag_line = f"#!lua flags={'' if name == _REFUSED_WHEN_FULL else 'allow-oom'}\n" if flags else ""
+    check = _CHECK_TYPES % ", ".join(f"'{kind}'" for kind in kinds.split())
+    source = (
+        flag_line
+        + check
+        + (resources.files("alertrouter.store") / "scripts" / f"{_FILES.get(name, name)}.lua").read_text()
+    )
+    return _Script(source, sha1(source.encode()).hexdigest())  # noqa: S324 - how Redis names scripts
 
 
 @asynccontextmanager
@@ -529,6 +705,10 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
                 dead=int(half.get("dead", 0)),
                 unsure=int(half.get("unsure", 0)),
                 lease_until=int(half.get("lease_until", 0)),
+                refused=int(half.get("refused", 0)),
+                rung=int(half.get("rung", 0)),
+                rerouted=half.get("rerouted") == "1",
+                refusal=half.get("refusal", ""),
             )
             for destination, half in told.items()
         ),

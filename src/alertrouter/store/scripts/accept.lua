@@ -1,13 +1,13 @@
 -- accept: take alerts in, tell duplicates from news.
 -- KEYS  1 due  2 history  3 parked  4.. one alert record per alert, in the order of ARGV
 -- ARGV  1 now  2 window  3 resend_after  4 hold (all ms)  5 dedup mode: rolling | fixed  6 history length
---       7 prefix of wait queues
+--       7 prefix of wait queues  8 replayed (0|1): heard at `now`, long ago perhaps, and told of only now
 --       then per alert 7: id, status, severity, episode, episode_at, ended_at, alert (JSON)
 -- Returns one word per alert: the kind of news (new, episode, severity, status, refresh, again),
---       or duplicate, or stale, or error (the key holds something that is not ours).
+--       or duplicate, or stale, or older (replayed, and newer has been heard since), or error (the key holds something that is not ours).
 -- Numbers come and go as text: Lua prints them with 14 digits only, enough for milliseconds and no more.
 local now, window, resend_after, hold = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local rolling, history_length = ARGV[5] == 'rolling', ARGV[6]
+local rolling, history_length, replayed = ARGV[5] == 'rolling', ARGV[6], ARGV[8] == '1'
 
 -- Another occurrence than the record's: another name, and a later start where both are dated.
 local function is_later(r, episode, episode_at)
@@ -51,11 +51,11 @@ end
 
 local results = {}
 for i = 1, #KEYS - 3 do
-  local key, at = KEYS[i + 3], 7 + (i - 1) * 7
+  local key, at = KEYS[i + 3], 8 + (i - 1) * 7
   local id, status, severity, episode = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local episode_at, ended_at, alert = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), ARGV[at + 7]
   local f = redis.pcall('HMGET', key, 'version', 'status', 'severity', 'episode', 'episode_at', 'window_ends',
-    'outcome', 'delivered_at', 'waits', 'fired_version')
+    'outcome', 'delivered_at', 'waits', 'fired_version', 'last_heard')
   local kind
   if f.err then
     kind = 'error'
@@ -65,8 +65,14 @@ for i = 1, #KEYS - 3 do
       r = {status = f[2], severity = f[3], episode = f[4], episode_at = tonumber(f[5]), window_ends = tonumber(f[6]),
         outcome = f[7], delivered_at = tonumber(f[8] or '0'), fired_version = tonumber(f[10] or '0')}
     end
-    kind = judge(r, status, severity, episode, episode_at, ended_at)
-    if kind == 'duplicate' then
+    if replayed and r and tonumber(f[11]) > now then
+      kind = 'older'
+    else
+      kind = judge(r, status, severity, episode, episode_at, ended_at)
+    end
+    if kind == 'older' then
+      -- nothing: what was heard since stands
+    elseif kind == 'duplicate' then
       redis.call('HINCRBY', key, 'count', 1)
       if status == 'firing' then
         redis.call('HSET', key, 'last_heard', ARGV[1])

@@ -1,0 +1,67 @@
+"""Reliability runs: real processes that die, lie and go away. `LONG=1` makes them long; each puts down its figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.reliability.table import Row, render, shown
+
+_FOLDER = Path(__file__).parent
+_LONG = os.environ.get("ALERTROUTER_RELIABILITY_LONG") == "1"
+_PROPERTY = "reliability"
+#: Runs are bounded by what they wait for; this is for what hangs.
+_TIMEOUT_S = 4 * 3600 if _LONG else 600
+
+Figure = Callable[[str, str, str, object, bool | None], None]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every run time enough, unless it says how much it needs."""
+    for item in items:
+        if _FOLDER in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Figure:
+    """`figure(goal, what, aim, value, ok)` puts a row into the table that ends the run; `ok` None only shows it."""
+
+    def put(goal: str, what: str, aim: str, value: object, ok: bool | None) -> None:
+        # plain data, because it travels from xdist's worker
+        request.node.user_properties.append((_PROPERTY, [goal, what, aim, shown(value), ok]))
+
+    return put
+
+
+@pytest.fixture
+def long() -> bool:
+    """True for the long sizes, with `make reliability LONG=1`."""
+    return _LONG
+
+
+@pytest.fixture
+def only_long(long: bool) -> None:
+    """Skip where runs are to be quick."""
+    if not long:
+        pytest.skip("a long run: make reliability LONG=1")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the table."""
+    rows = [
+        Row(*row)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, row in report.user_properties
+        if name == _PROPERTY
+    ]
+    if rows:
+        terminalreporter.section("reliability", sep="=")
+        for line in render(rows):
+            terminalreporter.line(line)
