@@ -30,7 +30,7 @@ from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
 from alertrouter.store.clock import RedisClock
 from alertrouter.store.connect import connect
-from alertrouter.store.embedded import EmbeddedRedis, start_embedded
+from alertrouter.store.embedded import EmbeddedRedis, own_directory
 from alertrouter.store.health import Health
 from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
@@ -219,7 +219,8 @@ async def running(
         )
         redis_clock = RedisClock()
         if embedded is not None:
-            await store.void_leases()  # our lock on the data directory proves their owners dead
+            with suppress(StoreUnavailable):  # then they end by themselves
+                await store.void_leases()  # our lock on the data directory proves their owners dead
         with suppress(StoreUnavailable):  # said by /-/ready; it may come later
             await redis_clock.measure(store)
         pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight)
@@ -265,8 +266,14 @@ async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, Embedd
         return settings.redis_url.get_secret_value(), None
     if settings.redis_wait_replicas:
         raise SettingsInvalid("ALERTROUTER_REDIS_WAIT_REPLICAS: the embedded Redis has none; set ALERTROUTER_REDIS_URL")
-    embedded = await start_embedded(settings.data_dir)
+    embedded = await own_directory(settings.data_dir)
     stack.push_async_callback(embedded.stop)
+    try:
+        await embedded.start()
+    except StoreUnavailable as error:
+        if not settings.fail_open:
+            raise
+        _log.error("the embedded Redis does not start; what cannot wait goes straight to PagerDuty", error=str(error))
     return embedded.url, embedded
 
 

@@ -71,7 +71,7 @@ async def test_redis_knows_what_was_opened_without_it(outage: Outage) -> None:
     """The key is another one by the time it resolves."""
     await outage.hear(make_alert())
     await outage.over()
-    outage.rig.change_rules(**{"pagerduty:default": NEW_KEY})
+    outage.rig.change_rules({}, **{"pagerduty:default": NEW_KEY})
     assert [str(word) for word in await outage.rig.hear(make_alert())] == ["duplicate"]
     await outage.rig.hear(resolved())
     assert outage.rig.sent == [("trigger", "d"), ("resolve", "d")]
@@ -99,7 +99,7 @@ async def test_what_is_open_under_another_key_is_closed_there(outage: Outage) ->
 
 async def test_open_under_two_keys_both_are_closed(outage: Outage) -> None:
     await outage.rig.hear(make_alert())
-    outage.rig.change_rules(**{"pagerduty:default": NEW_KEY})
+    outage.rig.change_rules({}, **{"pagerduty:default": NEW_KEY})
     outage.rig.clock.advance(SECOND)
     await outage.hear(make_alert(severity="error"))
     assert {key for key, _ in outage.open()} == {"d", "n"}
@@ -306,11 +306,13 @@ async def test_who_gives_up_waiting_keeps_no_slot() -> None:
 
 def test_the_breaker_opens_at_the_third_failure_within_five_seconds() -> None:
     breaker = Breaker()
-    for at in (0, 5_000, 5_001):
-        breaker.failed(at)
-    assert not breaker.is_open
-    breaker.failed(5_002)
-    assert breaker.is_open
+
+    def open_after(*failures: int) -> bool:
+        for at in failures:
+            breaker.failed(at)
+        return breaker.is_open
+
+    assert not open_after(0, 5_000, 5_001)
+    assert open_after(5_002)
     breaker.close()
-    breaker.failed(5_003)
-    assert not breaker.is_open
+    assert not open_after(5_003)

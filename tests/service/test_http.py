@@ -182,7 +182,7 @@ async def test_without_redis_a_page_gets_through_and_a_warning_is_asked_for_agai
     await until(knows_of_it)
 
     async def is_well() -> bool:
-        return json.loads((await client.get("/-/ready"))[1])["warnings"] == []
+        return bool(json.loads((await client.get("/-/ready"))[1])["warnings"] == [])
 
     await until(is_well)
     resolved = alertmanager_alert(status="resolved")
@@ -206,6 +206,31 @@ async def test_who_wants_no_direct_path_is_answered_503(settings: Settings, sand
 
         await until(accepts)
         assert (await client.get("/-/ready"))[0] == 200
+
+
+async def test_with_broken_data_pages_get_through(settings: Settings, sandbox: Sandbox) -> None:
+    """The embedded Redis refuses to start on them, until somebody sets them aside."""
+    async with serving(settings) as client:
+        await client.post(PATH, alertmanager_body(alertmanager_alert()))
+        await idle(client)
+    [*_, broken] = sorted((settings.data_dir / "appendonlydir").glob("*.incr.aof"))
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2] + b"\xff" * 64 + whole[len(whole) // 2 :])
+    async with serving(settings) as client:
+        status, answer = await client.post(PATH, alertmanager_body(alertmanager_alert(n="2")))
+        assert (status, answer["outcomes"]) == (202, {"sent_directly": 1})
+        broken.write_bytes(whole)
+
+        async def stored() -> bool:
+            return (await client.post(PATH, alertmanager_body(alertmanager_alert(severity="info"))))[0] == 202
+
+        await until(stored)
+        [sent_directly] = {call.event["dedup_key"] for call in sandbox.events[1:]}
+
+        async def knows_of_it() -> bool:
+            return await client.service.store.record(sent_directly) is not None
+
+        await until(knows_of_it)
 
 
 async def test_an_embedded_redis_that_dies_is_started_again(client: Client, sandbox: Sandbox) -> None:

@@ -128,6 +128,14 @@ async def test_the_next_news_is_shown_whole_again(rig: Rig) -> None:
     assert "service" in details(rig, 2)
 
 
+async def test_the_next_news_has_the_whole_ladder_before_it(rig: Rig) -> None:
+    rig.sandbox.fail(400, times=2, body=INVALID)
+    await rig.hear(make_alert())
+    rig.sandbox.fail(400, times=2, body=INVALID)
+    await rig.hear(make_alert(severity="warning"))
+    assert [call.status for call in rig.sandbox.calls] == [400, 400, 202] * 2
+
+
 async def test_a_retry_and_a_repair_stay_on_the_rung_that_was_taken(rig: Rig) -> None:
     rig.sandbox.fail(400, body=INVALID)
     rig.sandbox.fail(503)
@@ -267,7 +275,29 @@ async def test_many_refusals_of_one_key_are_one_alarm_which_ends_when_it_is_take
     assert alarm in open_alerts(rig), "another key says nothing about this one"
     await rig.hear(search(fingerprint="new"))
     assert alarm not in open_alerts(rig)
-    assert calls(rig, about_us=True) == [("trigger", "d", 202), ("resolve", "d", 202)]
+    refuse_key(rig, times=1)
+    await rig.hear(search(fingerprint="newer"))
+    assert alarm in open_alerts(rig)
+    await rig.hear(search(fingerprint="newest"))
+    assert calls(rig, about_us=True) == [("trigger", "d", 202), ("resolve", "d", 202)] * 2
+
+
+async def test_a_key_that_was_never_refused_has_no_alarm_to_end(rig: Rig) -> None:
+    await rig.hear(search(), make_alert())
+    assert calls(rig, about_us=True) == []
+
+
+async def test_a_rerouted_page_counts_against_the_limit_of_the_key_it_goes_to(rig: Rig) -> None:
+    limited = Worker(rig.store, rig.worker._pagerduty, lambda: rig.active, rig.clock, calls_per_minute=2)
+    refuse_key(rig)
+    await rig.store.accept([make_alert("a"), make_alert("b")], rig.clock())
+    await limited.run_until_idle()
+    await rig.store.accept([search()], rig.clock())
+    await limited.run_until_idle()
+    assert calls(rig)[2:] == [("trigger", "5", 400)]
+    rig.clock.advance(MINUTE)
+    await limited.run_until_idle()
+    assert calls(rig)[3:] == [("trigger", "d", 202)]
 
 
 async def test_an_alarm_outlives_the_worker_that_raised_it_and_ends_all_the_same(rig: Rig) -> None:

@@ -40,7 +40,7 @@ class Intake:
         self._began = clock()
         self._met = False
         self._away = False
-        self._back_at = 0
+        self._hold_until = self._began + _HOLD_AT_MOST_MS
         self._left_over = True  # by processes before us: to be looked for once
 
     async def accept(self, alerts: Sequence[Alert]) -> Sequence[StrEnum]:
@@ -65,7 +65,9 @@ class Intake:
         return await self._direct.accept(alerts)
 
     def _failed(self, reason: str) -> None:
-        self._breaker.failed(self._clock())
+        now = self._clock()
+        self._breaker.failed(now)
+        self._hold_until = now + _HOLD_AT_MOST_MS
         if not self._away:
             self._away = True
             telemetry.DIRECT_PATH.set(1)
@@ -75,7 +77,8 @@ class Intake:
         """Whether what waits in Redis may be out of date: something was sent past it that it has not been told of."""
         if self._breaker.is_open:
             return True
-        return self._direct.untold_bytes > 0 and self._clock() < self._back_at + _HOLD_AT_MOST_MS
+        untold = self._left_over or self._direct.untold_bytes > 0
+        return untold and self._clock() < self._hold_until
 
     async def watch(self) -> None:
         """Come back to Redis when it answers again, and tell it of everything that was sent past it."""
@@ -91,7 +94,7 @@ class Intake:
             return
         self._met = True
         if self._breaker.is_open:
-            self._back_at = self._clock()
+            self._hold_until = self._clock() + _HOLD_AT_MOST_MS
             self._breaker.close()
         try:
             await self._direct.replay(self._store)

@@ -382,8 +382,7 @@ class Worker:
                 self._due.set()
             elif isinstance(answer, Delivered) and destination not in self._keys_taken:
                 over = _key_alarm(destination, None)
-                raised = await self._store.record(over.id)
-                if raised is not None and raised.status is not Status.RESOLVED:
+                if await self._store.record(over.id) is not None:
                     await self._store.accept([over], now)
                     self._due.set()
                 self._keys_taken.add(destination)

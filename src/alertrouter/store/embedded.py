@@ -99,10 +99,20 @@ class EmbeddedRedis:
 
 
 async def start_embedded(data: Path) -> EmbeddedRedis:
-    """Start the server on `data`, which is created if missing.
+    """Start the server on `data`. Raises as `own_directory`, and StoreUnavailable if the server does not come up."""
+    embedded = await own_directory(data)
+    try:
+        await embedded.start()
+    except BaseException:
+        await embedded.stop()
+        raise
+    return embedded
 
-    Raises SettingsInvalid if another process uses the directory or no server program is to be found, and
-    StoreUnavailable if the server does not come up.
+
+async def own_directory(data: Path) -> EmbeddedRedis:
+    """A server that is yet to be started on `data`, which is created if missing and is ours until `stop`.
+
+    Raises SettingsInvalid if another process uses the directory or no server program is to be found.
     """
     data = data.resolve()
     program = _find_program()
@@ -116,13 +126,7 @@ async def start_embedded(data: Path) -> EmbeddedRedis:
     except BaseException:
         os.close(lock)
         raise
-    embedded = EmbeddedRedis(program, data, lock, *_socket_for(data))
-    try:
-        await embedded.start()
-    except BaseException:
-        await embedded.stop()
-        raise
-    return embedded
+    return EmbeddedRedis(program, data, lock, *_socket_for(data))
 
 
 def _find_program() -> str:

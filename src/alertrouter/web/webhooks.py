@@ -67,7 +67,8 @@ class Webhooks:
         try:
             outcomes = await self._accept(payload.alerts)
         except StoreUnavailable as error:
-            self._log.error("alerts not stored; the sender is asked to retry", source=source, reason=str(error))
+            # the intake says once what is wrong; a line for each webhook of an outage would say nothing more
+            self._log.debug("alerts not stored; the sender is asked to retry", source=source, reason=str(error))
             return self._answered(sender, _refusal(503, "not stored, try again"))
         counts: dict[str, int] = {}
         for outcome in outcomes:

@@ -38,7 +38,7 @@ for at = 5, #ARGV - 1, 17 do
       if ambiguous == '1' then redis.call('HSET', key, told .. 'unsure', ARGV[1]) end
     elseif result == 'changed' then
       redis.call('HSET', key, told .. 'refused', version, told .. 'rung', rung, told .. 'rerouted', rerouted,
-        told .. 'refusal', detail, told .. 'not_before', '0')
+        told .. 'refusal', detail)
       if routing_key ~= '' then
         redis.call('HSET', key, told .. 'key', routing_key, told .. 'limited_as', limited_as)
       end
