@@ -171,6 +171,7 @@ class Service:
         operations = Operations(
             missing=self.missing,
             warnings=self.warnings,
+            stuck_for=self.worker.stuck_for,
             backlog=self.backlog,
             reload=self.reloaded,
             tokens=tokens,

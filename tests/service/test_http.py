@@ -316,3 +316,22 @@ async def test_what_became_of_an_alert_can_be_asked(client: Client, sandbox: San
     assert status == 200 and json.loads(text)["reason"] == "nobody is paged for staging"
     assert (await client.get("/api/v1/alerts/none"))[0] == 404
     assert (await client.get("/api/v1/history?limit=x"))[0] == 400
+
+
+async def test_a_worker_that_is_stuck_is_not_healthy(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await client.get("/-/healthy"))[0] == 200
+    monkeypatch.setattr("alertrouter.web.operations._STUCK_S", 0.2)
+    blocked = asyncio.Event()
+
+    async def never_answers(*_: object) -> None:
+        await blocked.wait()
+
+    monkeypatch.setattr(client.service.store, "claim_due", never_answers)
+
+    async def is_unhealthy() -> bool:
+        status, text = await client.get("/-/healthy")
+        return status == 503 and "stuck" in text
+
+    await until(is_unhealthy)
+    monkeypatch.undo()
+    blocked.set()

@@ -88,6 +88,7 @@ class Worker:
         self._waiting = asyncio.Event()
         self._stopping = asyncio.Event()
         self._drain_s = 0.0
+        self._began: dict[asyncio.Event, float] = {}
         self._rules_changed = False
         self._log = structlog.get_logger()
 
@@ -118,6 +119,11 @@ class Worker:
         except StoreUnavailable as error:
             self._log.warning("leases left to expire", error=str(error))
 
+    def stuck_for(self) -> float:
+        """For how many seconds the slowest of its loops has been in one step. Each step is bounded: long is a fault."""
+        now = asyncio.get_running_loop().time()
+        return max((now - began for began in self._began.values()), default=0.0)
+
     def stop(self, drain_s: float) -> None:
         """Claim nothing more; what is in flight gets `drain_s` to end, the rest is left to the next worker."""
         self._drain_s = drain_s
@@ -146,7 +152,7 @@ class Worker:
         away = False
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
-            began = loop.time()
+            began = self._began[woken] = loop.time()
             if woken is not self._stopping:
                 woken.clear()
             # in a task of its own, so that a fault ends the step and not this loop, nor the other one with it

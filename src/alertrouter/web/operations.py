@@ -12,11 +12,16 @@ from alertrouter.errors import RulesInvalid, StoreUnavailable
 from alertrouter.web.auth import Tokens, unauthorized
 
 
+#: Every step is bounded by time-outs of a few seconds. Less would restart a machine that only swaps.
+_STUCK_S = 60.0
+
+
 class Operations:
     """The operations endpoints.
 
     missing:   what keeps the service from accepting, in words; empty when ready.
     warnings:  what is wrong though it can accept.
+    stuck_for: for how many seconds the worker has not come back from a step that takes a few at most.
     backlog:   sizes of the queues; raises StoreUnavailable.
     reload:    loads the rules anew, returns what the answer says of them; raises RulesInvalid.
     """
@@ -26,18 +31,23 @@ class Operations:
         *,
         missing: Callable[[], Awaitable[Sequence[str]]],
         warnings: Callable[[], Sequence[str]],
+        stuck_for: Callable[[], float],
         backlog: Callable[[], Awaitable[dict[str, int]]],
         reload: Callable[[], Awaitable[Mapping[str, object]]],
         tokens: Tokens,
     ) -> None:
         self._missing = missing
         self._warnings = warnings
+        self._stuck_for = stuck_for
         self._backlog = backlog
         self._reload = reload
         self._tokens = tokens
 
     async def healthy(self, _: web.Request) -> web.Response:
-        """200 while the process answers at all."""
+        """200 while the process answers and its worker works. 503 means that only a restart helps."""
+        stuck = self._stuck_for()
+        if stuck > _STUCK_S:
+            return web.json_response({"status": "stuck", "worker_in_one_step_for_seconds": round(stuck)}, status=503)
         return web.json_response({"status": "healthy"})
 
     async def ready(self, _: web.Request) -> web.Response:
