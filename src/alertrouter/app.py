@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from enum import StrEnum
 from time import time
 from types import MappingProxyType
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -41,10 +42,13 @@ from alertrouter.web.webhooks import Webhooks
 _MEASURE_CLOCK_EVERY_S = 30.0
 _LOOK_AT_REDIS_EVERY_S = 60.0
 _LOOK_AGAIN_S = 2.0
-_RESTART_WORKER_AFTER_S = 1.0
+_START_AGAIN_AFTER_S = 1.0
 _END_REQUESTS_WITHIN_S = 5.0
 _END_CHORES_WITHIN_S = 5.0
 _SKEW_WORTH_SAYING_MS = 1000
+
+#: What goes on for as long as the service runs.
+Duty = Callable[[], Coroutine[Any, Any, None]]
 
 _log = structlog.get_logger()
 
@@ -237,17 +241,18 @@ async def running(
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site, service.url = await _listen(runner, settings)
-        working = asyncio.create_task(_keep_working(service.worker))
-        chores = [
-            asyncio.create_task(_keep_clock(redis_clock, store)),
-            asyncio.create_task(service.keep_rules()),
-            asyncio.create_task(service.intake.watch()),
-        ]
+        working = asyncio.create_task(_keep_going("working", service.worker.run))
+        duties: dict[str, Duty] = {
+            "measuring the clock": lambda: _keep_clock(redis_clock, store),
+            "watching the rules": service.keep_rules,
+            "watching Redis": service.intake.watch,
+        }
         if embedded is not None:
-            chores.append(asyncio.create_task(embedded.keep_up()))
+            duties["keeping the embedded Redis up"] = embedded.keep_up
         else:
-            service.health = Health(client)
-            chores.append(asyncio.create_task(_keep_looking_at(service.health)))
+            service.health = health = Health(client)
+            duties["looking at Redis' settings"] = lambda: _keep_looking_at(health)
+        chores = [asyncio.create_task(_keep_going(what, duty)) for what, duty in duties.items()]
         service.worker.rejudge()  # the rules and keys may have changed while we were away
         try:
             yield service
@@ -292,18 +297,18 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> tuple[web.TCPSit
     return site, f"http://{shown}:{bound[1]}"
 
 
-async def _keep_working(worker: Worker) -> None:
-    """Run the worker, and again should a fault of ours end it: a router that accepts must also send."""
+async def _keep_going(what: str, duty: Duty) -> None:
+    """Do it, and again should a fault of ours end it: a router that accepts must also send, and find back to Redis."""
     while True:
-        run = asyncio.create_task(worker.run())
+        run = asyncio.create_task(duty())
         try:
             await asyncio.wait([run])
         finally:
             run.cancel()
         if run.cancelled() or (error := run.exception()) is None:
             return
-        _log.error("worker failed; starting it again", exc_info=error)
-        await asyncio.sleep(_RESTART_WORKER_AFTER_S)
+        _log.error("a part of this program failed; starting it again", part=what, exc_info=error)
+        await asyncio.sleep(_START_AGAIN_AFTER_S)
 
 
 async def _keep_looking_at(health: Health) -> None:

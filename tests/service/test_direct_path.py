@@ -280,6 +280,18 @@ async def test_what_a_dead_process_sent_is_told_by_the_next(outage: Outage, tmp_
     assert outage.open() == set()
 
 
+async def test_a_shared_incident_is_not_closed_for_the_others(outage: Outage) -> None:
+    outage.rig.change_rules({"global.yaml": "sets: {start: [{rule: one, then: {dedup_key: shared}}]}\ncatch_all: {}\n"})
+    await outage.hear(make_alert("a"), make_alert("b"))
+    assert await outage.hear(resolved(fingerprint="a")) == [Direct.KEPT]
+    assert outage.open() == {("d", "shared")}
+    await outage.over()
+    assert outage.open() == {("d", "shared")}, "b is still firing"
+    await outage.rig.hear(resolved(fingerprint="b"))
+    await outage.rig.settle(HOUR)
+    assert outage.open() == set()
+
+
 async def test_the_worst_goes_first() -> None:
     slots, order = _Slots(1), list[int]()
 

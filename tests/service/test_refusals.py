@@ -28,6 +28,12 @@ FALLBACK_KEY = "f" * 32
 INVALID = {"status": "invalid event", "message": "Event object is invalid", "errors": ["'payload' is bad"]}
 BAD_KEY = {"status": "invalid event", "message": "Event object is invalid", "errors": ["Invalid routing key"]}
 SEARCH = "pagerduty:search-service"
+SHARED = """
+    sets:
+      start:
+        - {rule: one-incident, then: {dedup_key: payment-outage}}
+    catch_all: {}
+"""
 
 
 def search(status: Status | str = Status.FIRING, fingerprint: str = "5ea4", **changed: Any) -> Alert:
@@ -210,6 +216,22 @@ async def test_one_alert_that_is_refused_holds_up_no_other(rig: Rig) -> None:
     await rig.hear(search(), make_alert("a"), make_alert("b"))
     assert open_alerts(rig) == {("d", "alertmanager:a"), ("d", "alertmanager:b")}
     assert await outcome(rig, search()) is Outcome.DEAD_LETTERED
+
+
+@pytest.mark.parametrize("status", [400, 503])
+async def test_what_was_refused_keeps_no_shared_incident_open(rig: Rig, status: int) -> None:
+    """It is over before another form, or another try, was sent."""
+    rig.change_rules({"global.yaml": SHARED})
+    await rig.hear(make_alert("1"))
+    rig.sandbox.fail(status, body=INVALID)
+    await rig.store.accept([make_alert("2")], rig.clock())
+    await rig.worker._judge_due()
+    await rig.worker._begin_sends()
+    await asyncio.gather(*rig.worker._in_flight)
+    await rig.hear(make_alert("2", "resolved", ended=rig.clock.advance(SECOND)))
+    assert len(open_alerts(rig)) == 1
+    await rig.hear(make_alert("1", "resolved", ended=rig.clock.advance(SECOND)))
+    assert open_alerts(rig) == set()
 
 
 # --- for its key -----------------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ async def test_a_shared_incident_closes_with_its_last_member(rig: Rig) -> None:
 
 async def test_a_member_that_was_refused_keeps_nothing_open(rig: Rig) -> None:
     rig.change_rules(globally(SHARED))
-    rig.sandbox.fail(400)
+    rig.sandbox.fail(400, times=3)
     await rig.hear(make_alert("1"))
     await rig.hear(make_alert("2"))
     await rig.hear(make_alert("2", status="resolved", ended=rig.clock.advance(MINUTE)))

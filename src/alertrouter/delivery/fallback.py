@@ -60,6 +60,7 @@ class Direct(StrEnum):
     """What became of an alert on the direct path."""
 
     SENT = "sent_directly"
+    KEPT = "kept_for_redis"
     DUPLICATE = "duplicate"
     SUPPRESSED = "suppressed"
     DROPPED = "dropped"
@@ -153,6 +154,10 @@ class DirectPath:
         """What became of one alert; None where the sender has to repeat it."""
         decision = _decide_without_counts(alert, active, now)
         status = _status(alert, decision)
+        if decision.dedup_key and status is Status.RESOLVED:
+            # only Redis knows whether others keep the incident open that it shares
+            kept = await self._write(Begun(self._journal.next_number(), now, alert))
+            return Direct.KEPT if kept else None
         if decision.verdict is Verdict.DROP or (decision.verdict is Verdict.SUPPRESS and status is Status.FIRING):
             kept = await self._write(Begun(self._journal.next_number(), now, alert))
             return Direct(_KEPT_AS[decision.verdict]) if kept else None

@@ -133,7 +133,8 @@ class Journal:
         """The entries of a dead process's file, which is gone when the block ends well. None of a living one's."""
         try:
             file = os.open(path, os.O_RDWR)
-        except FileNotFoundError:
+        except OSError as error:
+            _log.error("a journal cannot be read", file=str(path), error=str(error))
             yield []
             return
         try:

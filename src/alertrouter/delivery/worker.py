@@ -369,7 +369,10 @@ class Worker:
         if told.key == active.key_of(claim.destination) and record.alert.source != SELF:
             await self._watch_key(claim.destination, answer, now)
         if told.dedup_key:
-            await self._after_sharing(record, told, send, settlement.result, now)
+            # it did not get in there, and may be over before it is tried again
+            kept_out = isinstance(answer, Refused) or (isinstance(answer, TryAgain) and not answer.ambiguous)
+            result = Result.REFUSED if kept_out else settlement.result
+            await self._after_sharing(record, told, send, result, now)
 
     @cached_property
     def _keys_taken(self) -> set[str]:

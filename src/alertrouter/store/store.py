@@ -254,6 +254,9 @@ class AlertStore:
         if word == "error":
             raise ForeignData(alert.id)
         if told is not None:
+            if told.dedup_key and told.state is not State.RESOLVED:
+                async with _as_unavailable():
+                    await self._client.sadd(self._members(told), alert.id)
             await self._run(
                 "adopt",
                 [self.keys.alert + alert.id, self.keys.due],

@@ -11,7 +11,6 @@ from alertrouter import telemetry
 from alertrouter.errors import RulesInvalid, StoreUnavailable
 from alertrouter.web.auth import Tokens, unauthorized
 
-
 #: Every step is bounded by time-outs of a few seconds. Less would restart a machine that only swaps.
 _STUCK_S = 60.0
 
