@@ -14,8 +14,10 @@ import pytest
 
 from alertrouter.sandbox import Sandbox
 from tests.conftest import program
+from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.reliability.conftest import Figure
 from tests.rig.alertmanager import TOKEN, alertmanager
+from tests.rig.proxy import FaultProxy
 from tests.rig.servers import RedisServer, Router, write_rules
 from tests.waiting import until
 
@@ -117,3 +119,45 @@ async def test_every_critical_gets_through_without_redis(
     figure("G8", f"{what}: left open", "0", left_open, left_open == 0)
     assert slowest <= 10
     assert left_open == 0
+
+
+@pytest.mark.parametrize("redis_fault", ["blackhole", "refuse", "eat_answers"])
+async def test_the_sender_is_answered_while_both_ends_fail(tmp_path: Path, figure: Figure, redis_fault: str) -> None:
+    """PagerDuty takes the bytes and never answers, Redis is gone as well: nothing is accepted, nobody waits for ever."""
+    answers: list[tuple[float, int]] = []
+    async with (
+        Sandbox() as sandbox,
+        FaultProxy(sandbox.url.removeprefix("http://")) as to_pagerduty,
+        RedisServer(program("redis-server"), tmp_path / "redis") as store,
+        FaultProxy(f"127.0.0.1:{store.port}") as to_redis,
+        Router(
+            tmp_path / "router",
+            write_rules(tmp_path / "rules"),
+            f"http://{to_pagerduty.address}",
+            f"redis://{to_redis.address}/0",
+        ) as router,
+        aiohttp.ClientSession() as session,
+    ):
+
+        async def post(number: int) -> None:
+            body = alertmanager_body(*(alertmanager_alert(n=f"{number}-{n}") for n in range(20)))
+            began = time.monotonic()
+            async with session.post(f"{router.url}/webhooks/alertmanager", data=body) as answer:
+                answers.append((time.monotonic() - began, answer.status))
+
+        await post(0)
+        to_pagerduty.blackhole("answers")
+        getattr(to_redis, redis_fault)()
+        await asyncio.gather(*(post(number) for number in range(1, 9)))
+        await asyncio.gather(*(post(number) for number in range(9, 17)))
+        assert [status for _, status in answers] == [202, *[503] * 16]
+
+        await to_pagerduty.heal()
+        await to_redis.heal()
+        await post(1)
+        assert answers[-1][1] == 202
+    longest = max(seconds for seconds, _ in answers)
+    figure(
+        "G16", f"longest answer, PagerDuty silent, Redis: {redis_fault}", "8 s at most", f"{longest:.1f} s", longest < 8
+    )
+    assert longest < 8
