@@ -181,7 +181,7 @@ async def test_answers_that_do_not_come(rig: Rig, fake: FakePagerDuty, fault: Fa
 
 async def test_a_trigger_that_is_processed_after_its_resolve_is_closed_again(rig: Rig, fake: FakePagerDuty) -> None:
     alert = make_alert()
-    fake.fail(Fault("late", delay_ms=600))
+    fake.fail(Fault("late", delay_ms=1_500))
     await rig.hear(alert)
     await rig.hear(make_alert(status="resolved", ended=rig.clock.advance(SECOND)))
     assert fake.open_alerts() == []
@@ -197,7 +197,7 @@ async def test_a_trigger_that_is_processed_after_its_resolve_is_closed_again(rig
 
 async def test_a_resolve_that_is_processed_after_the_next_trigger_is_undone(rig: Rig, fake: FakePagerDuty) -> None:
     await rig.hear(make_alert())
-    fake.fail(Fault("late", delay_ms=600))
+    fake.fail(Fault("late", delay_ms=1_500))
     await rig.hear(make_alert(status="resolved", ended=rig.clock.advance(SECOND)))
     await rig.settle(2 * SECOND)
     await rig.hear(make_alert(started=rig.clock.advance(SECOND)))

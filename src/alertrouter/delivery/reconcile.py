@@ -129,8 +129,11 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
                 action,
                 version=told.version if repair else _version(record, action, status),
                 rank=_rank(record, decision, action, repair),
-                # a repair corrects what went there; a key that was refused is no place for a new page
-                pinned=repair or (told.is_open and not (action is Action.TRIGGER and told.dead)),
+                # a repair corrects what went there; what was rerouted stays so; a key that was refused is no place for
+                # a new page
+                pinned=repair
+                or (told.rerouted and told.refused == record.version)
+                or (told.is_open and not (action is Action.TRIGGER and told.dead)),
             )
         )
 

@@ -10,7 +10,6 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import cached_property
 from time import perf_counter
 from typing import Any, assert_never
 
@@ -89,6 +88,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._drain_s = 0.0
         self._began: dict[asyncio.Event, float] = {}
+        # destinations whose own key PagerDuty took last: the alarm about it, if there was one, is over
+        self._keys_taken: set[str] = set()
         self._rules_changed = False
         self._log = structlog.get_logger()
 
@@ -308,7 +309,7 @@ class Worker:
             await self._release(claim, now)
             return
         if others_open:
-            await self._settle(_delivered(claim, record, told, send, decision, now), now)
+            await self._settle(_delivered(claim, record, told, send, decision, now, page_short=self._page_short), now)
             return
         enriched = show(record.alert, decision, active.ruleset)
         body = encode_event(
@@ -366,18 +367,13 @@ class Worker:
             case _:
                 assert_never(answer)
         await self._settle(settlement, now)
-        if told.key == active.key_of(claim.destination) and record.alert.source != SELF:
-            await self._watch_key(claim.destination, answer, now)
         if told.dedup_key:
             # it did not get in there, and may be over before it is tried again
             kept_out = isinstance(answer, Refused) or (isinstance(answer, TryAgain) and not answer.ambiguous)
             result = Result.REFUSED if kept_out else settlement.result
             await self._after_sharing(record, told, send, result, now)
-
-    @cached_property
-    def _keys_taken(self) -> set[str]:
-        """The destinations whose own key PagerDuty took last, so that its alarm, if there was one, is over."""
-        return set()
+        if told.key == active.key_of(claim.destination) and record.alert.source != SELF:
+            await self._watch_key(claim.destination, answer, now)
 
     async def _watch_key(self, destination: str, answer: Delivered | TryAgain | Refused, now: int) -> None:
         """Raise an alarm when PagerDuty refuses a destination's own key, and end it when it takes the key again.

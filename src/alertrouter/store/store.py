@@ -360,7 +360,8 @@ class AlertStore:
         """
         keys = self.keys
         self._turn += 1
-        answer = await self._run(
+        # a master that was split off must not send what its successor knows nothing of, or nobody would resolve it
+        answer = await self._run_confirmed(
             "claim_sends",
             [keys.waiting, self._leases, keys.fence, keys.owners, keys.due],
             [now, LEASE_MS, most, calls_per_minute, self._turn, keys.alert, keys.wait, keys.calls, self.owner],
