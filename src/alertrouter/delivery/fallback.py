@@ -28,7 +28,7 @@ from alertrouter.destinations.pagerduty import (
     Delivered,
     EventAction,
     Objection,
-    PagerDutyClient,
+    PagerDuty,
     Refused,
     Rung,
     TryAgain,
@@ -113,7 +113,7 @@ class DirectPath:
     """Sends alerts past Redis and tells Redis of it afterwards."""
 
     def __init__(
-        self, pagerduty: PagerDutyClient, rules: Callable[[], ActiveRules], clock: Callable[[], int], journal: Journal
+        self, pagerduty: PagerDuty, rules: Callable[[], ActiveRules], clock: Callable[[], int], journal: Journal
     ) -> None:
         self._pagerduty = pagerduty
         self._rules = rules

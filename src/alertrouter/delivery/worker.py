@@ -28,7 +28,7 @@ from alertrouter.destinations.pagerduty import (
     Delivered,
     EventAction,
     Objection,
-    PagerDutyClient,
+    PagerDuty,
     Refused,
     Rung,
     TryAgain,
@@ -64,7 +64,7 @@ class Worker:
     def __init__(
         self,
         store: AlertStore,
-        pagerduty: PagerDutyClient,
+        pagerduty: PagerDuty,
         rules: Callable[[], ActiveRules],
         clock: Callable[[], int],
         *,
@@ -72,8 +72,12 @@ class Worker:
         max_in_flight: int = 64,
         page_short: bool = False,
         held: Callable[[], bool] = lambda: False,
+        on_judged: Callable[[Record, Decision, Plan, int], None] = lambda *_: None,
     ) -> None:
-        """`held` says when what waits in the store may be out of date, and nothing is to be sent."""
+        """`held` says when what waits in the store may be out of date, and nothing is to be sent.
+
+        `on_judged` is told of every record that was claimed, what was decided about it, and when.
+        """
         self._store = store
         self._pagerduty = pagerduty
         self._rules = rules
@@ -82,6 +86,7 @@ class Worker:
         self._max_in_flight = max_in_flight
         self._page_short = page_short
         self._held = held
+        self._on_judged = on_judged
         self._in_flight: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._waiting = asyncio.Event()
@@ -211,6 +216,7 @@ class Worker:
         if decision.resets:
             await self._store.reset_counts(query.key for query in decision.resets)
         plan = reconcile(record, decision, now, page_short=self._page_short)
+        self._on_judged(record, decision, plan, now)
         for rule in decision.matched:
             telemetry.count_rule_match(rule)
         if plan.outcome not in (Outcome.PENDING, record.outcome):

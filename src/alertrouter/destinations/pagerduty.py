@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import IntEnum, StrEnum
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
@@ -405,6 +405,13 @@ def enqueue_url(base_url: str) -> URL:
 def wall_clock() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+class PagerDuty(Protocol):
+    """Whoever takes events: PagerDuty by its client, or something that stands in for it."""
+
+    async def send(self, body: bytes) -> Outcome:
+        """Post one encoded event. Nothing is raised for what becomes of it."""
 
 
 class PagerDutyClient:

@@ -37,12 +37,15 @@ _PR_SET_PDEATHSIG = 1
 class EmbeddedRedis:
     """The running child. `url` is what `connect` takes; `stop` ends it and then frees the directory."""
 
-    def __init__(self, program: str, data: Path, lock: int, socket: Path, socket_folder: Path | None) -> None:
+    def __init__(
+        self, program: str, data: Path, lock: int, socket: Path, socket_folder: Path | None, *, durable: bool = True
+    ) -> None:
         self._program = program
         self._data = data
         self._lock = lock
         self._socket = socket
         self._socket_folder = socket_folder
+        self._durable = durable
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self.url = f"unix://{socket}"
@@ -60,7 +63,8 @@ class EmbeddedRedis:
             self._program,
             *("--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"),
             *("--dir", str(self._data), "--logfile", str(log), "--save", ""),
-            *("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"),
+            *("--appendonly", "yes" if self._durable else "no", "--appendfsync", "always"),
+            *("--maxmemory-policy", "noeviction"),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(self._lock,),  # the child holds the lock until it is gone
             preexec_fn=_die_with_parent(),
@@ -98,9 +102,12 @@ class EmbeddedRedis:
         os.close(self._lock)
 
 
-async def start_embedded(data: Path) -> EmbeddedRedis:
-    """Start the server on `data`. Raises as `own_directory`, and StoreUnavailable if the server does not come up."""
-    embedded = await own_directory(data)
+async def start_embedded(data: Path, *, durable: bool = True) -> EmbeddedRedis:
+    """Start the server on `data`; one that is not durable keeps nothing and fsyncs nothing.
+
+    Raises as `own_directory`, and StoreUnavailable if the server does not come up.
+    """
+    embedded = await own_directory(data, durable=durable)
     try:
         await embedded.start()
     except BaseException:
@@ -109,7 +116,7 @@ async def start_embedded(data: Path) -> EmbeddedRedis:
     return embedded
 
 
-async def own_directory(data: Path) -> EmbeddedRedis:
+async def own_directory(data: Path, *, durable: bool = True) -> EmbeddedRedis:
     """A server that is yet to be started on `data`, which is created if missing and is ours until `stop`.
 
     Raises SettingsInvalid if another process uses the directory or no server program is to be found.
@@ -126,7 +133,7 @@ async def own_directory(data: Path) -> EmbeddedRedis:
     except BaseException:
         os.close(lock)
         raise
-    return EmbeddedRedis(program, data, lock, *_socket_for(data))
+    return EmbeddedRedis(program, data, lock, *_socket_for(data), durable=durable)
 
 
 def _find_program() -> str:

@@ -289,6 +289,12 @@ class AlertStore:
         readable = [(id_, await self._read(id_, "\n\n" + id_.decode(), flat)) for id_, flat in answer[1:]]
         return [record for _, record in readable if record is not None], int(float(answer[0] or 0))
 
+    async def next_due(self) -> int:
+        """When the next record is due, in ms; 0 for none."""
+        async with _as_unavailable():
+            first = await self._client.zrange(self.keys.due, 0, 0, withscores=True)
+        return int(first[0][1]) if first else 0
+
     async def count(self, record: Record, thresholds: Sequence[Threshold], now: int) -> Sequence[int]:
         """What each threshold has counted, this version of this record included once unless it only looks."""
         return cast(
