@@ -19,8 +19,8 @@ from alertrouter.alert import Alert
 from alertrouter.record import State
 from alertrouter.store.merge import Merge
 
-#: A day of outage at ten alerts a second, of 1 kB each. A journal without bounds would fill the disk of the node.
-MOST_BYTES = 1024 * 1024 * 1024
+#: A day of outage at two alerts a second, of 1.5 kB each. A journal without bounds would fill the disk of the node.
+MOST_BYTES = 256 * 1024 * 1024
 _MOST_LINES_PER_WRITE = 512
 _log = structlog.get_logger()
 
