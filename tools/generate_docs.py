@@ -1,6 +1,6 @@
-"""Writes the documentation that is made from code: a page for each check, and the schema of each rule file.
+"""Writes the documentation that is made from code: a page for each check, the schema of each rule file, and that of test files.
 
-Run it with `python -m tools.generate_docs` after a change of a check or of the shape of a rule file.
+Run it with `python -m tools.generate_docs` after a change of a check or of the shape of a rule or test file.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from alertrouter.rules.check import FINDERS, pages
 from alertrouter.rules.json_schema import schemas
+from alertrouter.simulation.schema import schema
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -16,7 +17,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 def generated() -> dict[str, str]:
     """Every generated file, by its path under docs/."""
     checks = {f"checks/{check}.md": _page(check, text) for check, text in pages().items()}
-    return {"checks/README.md": _contents(), **checks, **{f"schema/{name}": text for name, text in schemas().items()}}
+    shapes = {f"schema/{name}": text for name, text in {**schemas(), "test.schema.json": schema()}.items()}
+    return {"checks/README.md": _contents(), **checks, **shapes}
 
 
 def _page(check: str, text: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from enum import StrEnum
+from pathlib import Path
 from time import time
 from types import MappingProxyType
 from typing import Any
@@ -20,9 +21,11 @@ from alertrouter.delivery.fallback import DirectPath
 from alertrouter.delivery.intake import Intake
 from alertrouter.delivery.journal import Journal
 from alertrouter.delivery.judging import ActiveRules
+from alertrouter.delivery.shadow import Shadow
 from alertrouter.delivery.worker import Worker
 from alertrouter.destinations.pagerduty import FALLBACK, PagerDutyClient
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
+from alertrouter.history.writing import HistoryFiles, HistoryWriter
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
 from alertrouter.rules.model import Ruleset
@@ -41,6 +44,7 @@ from alertrouter.web.webhooks import Webhooks
 
 _MEASURE_CLOCK_EVERY_S = 30.0
 _LOOK_AT_REDIS_EVERY_S = 60.0
+_TRIM_HISTORY_EVERY_S = 60.0
 _LOOK_AGAIN_S = 2.0
 _START_AGAIN_AFTER_S = 1.0
 _END_REQUESTS_WITHIN_S = 5.0
@@ -71,6 +75,8 @@ class Service:
         self.store = store
         self._loaded = look(settings.rules)
         self.rules = self._put_in_force(load_rules(settings.rules, now=clock()))
+        self.shadow = Shadow(store) if settings.shadow_rules else None
+        self.history_writer = self._history_writer(settings)
         self.worker = Worker(
             store,
             pagerduty,
@@ -80,6 +86,7 @@ class Service:
             max_in_flight=settings.max_in_flight,
             page_short=settings.page_short,
             held=lambda: self.intake.holds_sends(),
+            on_judged=self.shadow.heard if self.shadow else lambda *_: None,
         )
         direct = DirectPath(pagerduty, lambda: self.rules, clock, journal)
         self.intake = Intake(store, direct, clock, fail_open=settings.fail_open)
@@ -135,12 +142,53 @@ class Service:
             _log.error("a service's file is faulty and set aside", service=service, errors=errors)
         return _active(ruleset, self._settings, self._environ)
 
+    def _history_writer(self, settings: Settings) -> HistoryWriter | None:
+        if settings.history_path is None:
+            return None
+        store = self.store
+        files = HistoryFiles(settings.history_path, retention_ms=settings.retention)
+        return HistoryWriter(
+            files, lambda first, most: store.history_entries(first, "+", most), store.history_extent, self._clock
+        )
+
+    async def keep_shadow_rules(self) -> None:
+        """Load the shadow rules, and again whenever their files change."""
+        directory, shadow = self._settings.shadow_rules, self.shadow
+        assert directory is not None
+        assert shadow is not None
+        seen = look(directory)
+        await self._load_shadow(directory, shadow)
+        async for _ in changes(directory, seen):
+            await self._load_shadow(directory, shadow)
+
+    async def _load_shadow(self, directory: Path, shadow: Shadow) -> None:
+        try:
+            shadow.put_in_force(await asyncio.to_thread(load_rules, directory, shadow.ruleset, now=self._clock()))
+        except RulesInvalid as error:
+            shadow.refuse(error.problems)
+
+    def shadow_summary(self) -> Mapping[str, object] | None:
+        """What the shadow rules would have done otherwise; None where there are none."""
+        return {"rules": str(self._settings.shadow_rules), **self.shadow.summary()} if self.shadow else None
+
+    async def keep_history_short(self) -> None:
+        """Let go of what is older than the retention."""
+        while True:
+            with suppress(StoreUnavailable):
+                await self.store.trim_history(self._clock() - self._settings.retention)
+            await asyncio.sleep(_TRIM_HISTORY_EVERY_S)
+
     def warnings(self) -> Sequence[str]:
         """What is wrong though alerts are accepted, and what to do."""
         return [
             *self.intake.warnings(),
             *self.store.warnings(),
             *(self.health.warnings if self.health is not None else ()),
+            *(
+                [f"the history cannot be written to ALERTROUTER_HISTORY_PATH: {self.history_writer.problem}"]
+                if self.history_writer and self.history_writer.problem
+                else ()
+            ),
             *(
                 f"services/{service}.yaml is faulty and set aside ({errors[0]}); mend it, `alertrouter check` lists all"
                 for service, errors in self.rules.ruleset.quarantined.items()
@@ -180,7 +228,12 @@ class Service:
             reload=self.reloaded,
             tokens=tokens,
         )
-        api = Api(record=self.store.record, history=self.store.history, tokens=tokens)
+        api = Api(
+            record=self.store.record,
+            history=self.store.history_entries,
+            shadow=self.shadow_summary,
+            tokens=tokens,
+        )
         application = web.Application(client_max_size=settings.max_body_bytes)
         application.add_routes(
             [
@@ -191,6 +244,7 @@ class Service:
                 web.post("/-/reload", operations.reload),
                 web.get("/metrics", operations.metrics),
                 web.get("/api/v1/history", api.history),
+                web.get("/api/v1/shadow", api.shadow),
                 web.get("/api/v1/alerts/{dedup_key:.+}", api.alert),
             ]
         )
@@ -221,6 +275,7 @@ async def running(
             instance=settings.instance,
             dedup=Dedup(settings.dedup_window, settings.resend_after, settings.dedup_mode),
             wait_replicas=settings.redis_wait_replicas,
+            history_length=settings.history_length,
         )
         redis_clock = RedisClock()
         if embedded is not None:
@@ -246,7 +301,13 @@ async def running(
             "measuring the clock": lambda: _keep_clock(redis_clock, store),
             "watching the rules": service.keep_rules,
             "watching Redis": service.intake.watch,
+            "trimming the history": service.keep_history_short,
         }
+        if service.history_writer is not None:
+            duties["writing the history"] = service.history_writer.run
+        if service.shadow is not None:
+            duties["watching the shadow rules"] = service.keep_shadow_rules
+            duties["judging by the shadow rules"] = service.shadow.run
         if embedded is not None:
             duties["keeping the embedded Redis up"] = embedded.keep_up
         else:

@@ -61,6 +61,8 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     dead:         the heard version that was dead-lettered.
     unsure:       when an attempt ended without a definite answer: it may still be processed.
     lease_until:  until then a send is in flight and nothing else may be sent.
+    opens:        the heard version that the send waiting or in flight triggers; 0 if it opens nothing.
+    maybe_open:   the heard version of a trigger that was tried, with no definite answer and nothing confirmed since.
     refused:      the heard version that was refused and goes out in another form; the next three are of it alone.
     rung:         how many rungs lower, each showing less of the alert.
     rerouted:     `key` stands in for one that was refused.
@@ -78,6 +80,8 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     dead: int = 0
     unsure: int = 0
     lease_until: int = 0
+    opens: int = 0
+    maybe_open: int = 0
     refused: int = 0
     rung: int = 0
     rerouted: bool = False
@@ -90,7 +94,12 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_open(self) -> bool:
         """True if the destination has, or may have, an open alert of ours."""
-        return self.state in (State.TRIGGERED, State.ACKNOWLEDGED) or (self.state is State.NOTHING and self.unsure > 0)
+        return self.state in (State.TRIGGERED, State.ACKNOWLEDGED) or self.maybe_open > 0
+
+    @property
+    def heard_version(self) -> int:
+        """The heard version that the destination knows of, or may know of."""
+        return max(self.version, self.maybe_open)
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -21,7 +21,7 @@ from alertrouter.loopback import is_loopback
 PREFIX = "ALERTROUTER_"
 #: Kubernetes sets variables such as ALERTROUTER_SERVICE_HOST for a Service named alertrouter.
 _FOREIGN_VARIABLE = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_\d+_.*)")
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _ROUTING_KEY = re.compile(r"[0-9A-Za-z]{32}")
 _SECRETS = frozenset(
     {
@@ -59,6 +59,10 @@ class Settings(BaseModel):
     dedup_window: int = 5 * 60_000
     resend_after: int = 4 * 3600_000
     drain_timeout: int = 25_000
+    retention: int = 30 * 24 * 3600_000
+    history_length: int = Field(default=100_000, ge=0)
+    history_path: Path | None = None
+    shadow_rules: Path | None = None
     page_short: bool = False
     fail_open: bool = True
 
@@ -75,7 +79,7 @@ class Settings(BaseModel):
     def _split_tokens(cls, value: object) -> object:
         return [token.strip() for token in value.split(",") if token.strip()] if isinstance(value, str) else value
 
-    @field_validator("dedup_window", "resend_after", "drain_timeout", mode="before")
+    @field_validator("dedup_window", "resend_after", "drain_timeout", "retention", mode="before")
     @classmethod
     def _duration(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -101,12 +105,12 @@ class Settings(BaseModel):
 
 
 def duration_ms(text: str) -> int:
-    """`90s`, `5m`, `4h` or `1h30m` in ms. Raises ValueError."""
+    """`90s`, `5m`, `4h`, `1h30m` or `30d` in ms. Raises ValueError."""
     found = _DURATION.fullmatch(text.strip())
     if not found or not any(found.groups()):
         raise ValueError("write a duration such as 90s, 5m or 4h")
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return ((hours * 60 + minutes) * 60 + seconds) * 1000
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000
 
 
 def load_settings(

@@ -94,6 +94,30 @@ REDIS_UP = Gauge("alertrouter_redis_up", "1 if Redis answered when it was last a
 REDIS_CLOCK_SKEW = Gauge(
     "alertrouter_redis_clock_skew_seconds", "This machine's clock minus Redis' clock.", registry=REGISTRY
 )
+HISTORY_WRITTEN = Counter(
+    "alertrouter_history_written_total", "Entries of the history written to files.", registry=REGISTRY
+)
+HISTORY_LOST = Counter(
+    "alertrouter_history_lost_total",
+    "Entries of the history that Redis let go of before they could be written to a file.",
+    registry=REGISTRY,
+)
+SHADOW_JUDGED = Counter("alertrouter_shadow_judged_total", "Alerts the shadow rules judged.", registry=REGISTRY)
+SHADOW_DIFFERENCES = Counter(
+    "alertrouter_shadow_differences_total",
+    "Alerts the shadow rules judged otherwise than the live ones, by what differs: verdict, service, severity, "
+    "priority, destinations or dedup_key.",
+    ["field"],
+    registry=REGISTRY,
+)
+SHADOW_SKIPPED = Counter(
+    "alertrouter_shadow_skipped_total",
+    "Alerts the shadow rules did not judge, because they fell behind or Redis was away.",
+    registry=REGISTRY,
+)
+SHADOW_RULES_LOADED = Gauge(
+    "alertrouter_shadow_rules_loaded", "1 if the last load of the shadow rules succeeded, else 0.", registry=REGISTRY
+)
 BUILD_INFO = Gauge("alertrouter_build_info", "Version of the running program.", ["version"], registry=REGISTRY)
 
 _MOST_RULE_LABELS = 500

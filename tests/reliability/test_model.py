@@ -1,8 +1,8 @@
 """Random histories of alerts, rule changes, deaths and a PagerDuty that lies, against what an oracle says of them.
 
 Quick: 300 runs of 40 steps. With ALERTROUTER_RELIABILITY_LONG=1 100,000 runs of 60 steps, or as many as
-ALERTROUTER_RELIABILITY_RUNS says. A failure prints the steps of the shortest run that fails; as lines of Python they
-become one of the tests at the end of this file.
+ALERTROUTER_RELIABILITY_RUNS says. A failure prints the steps of the shortest run that fails; as they stand they become
+one of the tests at the end of this file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import pytest
 import structlog
@@ -19,14 +20,15 @@ import uvloop
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from alertrouter.alert import Status
 from alertrouter.store.connect import connect
+from tests.reliability.conftest import Figure
 from tests.reliability.model import Machine
 
-LONG = bool(os.environ.get("ALERTROUTER_RELIABILITY_LONG"))
-RUNS = int(os.environ.get("ALERTROUTER_RELIABILITY_RUNS") or (100_000 if LONG else 300))
-STEPS = 60 if LONG else 40
 #: What Hypothesis remembers of a search grows with it: a long one is many of these.
 AT_ONCE = 1_000
+#: Who only asks whether it fails need not wait for the shortest run that does.
+PHASES = [Phase.generate] if os.environ.get("ALERTROUTER_RELIABILITY_SHRINK") == "0" else [Phase.generate, Phase.shrink]
 
 
 @pytest.fixture
@@ -43,22 +45,106 @@ def machine(redis_url: str) -> Iterator[type[Machine]]:
 
 
 @pytest.mark.timeout(0)
-def test_whatever_happens_what_was_opened_gets_closed(machine: type[Machine]) -> None:
-    for done in range(0, RUNS, AT_ONCE):
-        number = int(os.environ.get("ALERTROUTER_RELIABILITY_SEED") or secrets.randbits(32))
-        print(
-            f"{done} of {RUNS} runs of {STEPS} steps; the next ones with ALERTROUTER_RELIABILITY_SEED={number}",
-            flush=True,
-        )
-        run_state_machine_as_test(
-            seed(number)(machine),
-            settings=settings(
-                max_examples=min(AT_ONCE, RUNS - done),
-                stateful_step_count=STEPS,
-                deadline=None,
-                database=None,
-                print_blob=True,
-                suppress_health_check=list(HealthCheck),
-                phases=[Phase.generate, Phase.shrink],
-            ),
-        )
+def test_whatever_happens_what_was_opened_gets_closed(
+    machine: type[Machine], long: bool, figure: Figure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = int(os.environ.get("ALERTROUTER_RELIABILITY_RUNS") or (100_000 if long else 300))
+    steps = 60 if long else 40
+    chosen = os.environ.get("ALERTROUTER_RELIABILITY_SEED")
+    machine.transitions = 0
+    done = 0
+    try:
+        while done < runs:
+            number = int(chosen or secrets.randbits(32))
+            with capsys.disabled() if long else nullcontext():
+                print(f"{done} of {runs} runs; the next with ALERTROUTER_RELIABILITY_SEED={number}")  # noqa: T201
+            some = min(AT_ONCE, runs - done)
+            run_state_machine_as_test(
+                seed(number)(machine),
+                settings=settings(
+                    max_examples=some,
+                    stateful_step_count=steps,
+                    deadline=None,
+                    database=None,
+                    print_blob=True,
+                    report_multiple_bugs=False,
+                    suppress_health_check=list(HealthCheck),
+                    phases=PHASES,
+                ),
+            )
+            done += some
+    finally:
+        figure("G15", f"runs of {steps} random steps as promised", f"all of {runs:,}", done, done == runs)
+        wrong = "0" if done == runs else "at least 1"
+        figure("G3", f"alerts wrong at the end, of {machine.transitions:,} transitions", "0", wrong, done == runs)
+
+
+# --- what was found ---------------------------------------------------------------------------------------------------
+# The shortest runs that once failed, as they were printed. `forgives` off: still to be mended.
+
+
+def forgotten_attempt(state: Machine) -> None:
+    """What was tried without an answer is not closed before it is tried again: it is news of the same episode."""
+    state.hear_batch(first=Status.FIRING, same=True)
+    state.pagerduty_fails(fault="answer lost")
+    state.time_passes(ms=1000)
+    state.hear_later_episode(name="alertmanager:a")
+    state.much_time_passes(ms=300_000)
+
+
+def attempt_under_an_old_key(state: Machine) -> None:
+    """A trigger without an answer, in an alert that was open before: its key is pinned as well."""
+    state.hear_firing(name="alertmanager:a")
+    state.time_passes(ms=1000)
+    state.hear_resolved(name="alertmanager:a")
+    state.time_passes(ms=1000)
+    state.pagerduty_fails(fault="answer lost")
+    state.hear_later_episode(name="alertmanager:a")
+    state.key_is_rotated()
+    state.time_passes(ms=11_000)
+    state.hear_resolved(name="alertmanager:a")
+
+
+def acknowledged_before_it_fired(state: Machine) -> None:
+    """An acknowledgement of nothing opens nothing: what fires after it is triggered, though acknowledged again."""
+    state.hear_acknowledged()
+    state.hear_firing(name="pagerduty:c", work="wait")
+    state.hear_acknowledged()
+
+
+def came_back_muted(state: Machine) -> None:
+    """What is muted once its owed resolve is sent is judged again when the rules change."""
+    state.hear_firing(name="alertmanager:a")
+    state.time_passes(ms=1000)
+    state.rules_change(mode="mute")
+    state.hear_batch(first=Status.RESOLVED, same=True)
+
+
+def killed_often_and_never_by_it(state: Machine) -> None:
+    """A muted alert whose workers die now and then, and which is judged well in between, is not what kills them."""
+    state.rules_change(mode="mute")
+    for _ in range(6):
+        state.worker_will_die(step="judged", when="before")
+        state.hear_firing(name="alertmanager:a")
+        state.much_time_passes(ms=300_000)
+        state.much_time_passes(ms=14_400_000)
+    assert not state.api.calls, "muted is muted"
+
+
+def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
+    state = machine()
+    state.forgives = False
+    state.start()
+    steps(state)
+    state.teardown()
+
+
+@pytest.mark.parametrize("steps", [forgotten_attempt, attempt_under_an_old_key, killed_often_and_never_by_it])
+def test_what_once_went_wrong(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
+    play(machine, steps)
+
+
+@pytest.mark.xfail(reason="known, and forgiven by the model until it is mended", raises=AssertionError)
+@pytest.mark.parametrize("steps", [acknowledged_before_it_fired, came_back_muted])
+def test_what_still_goes_wrong(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
+    play(machine, steps)

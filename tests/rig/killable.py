@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import functools
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -23,14 +24,13 @@ from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import aiohttp
-from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
 from alertrouter import record
 from alertrouter.alert import Alert
 from alertrouter.cli import main
 from alertrouter.delivery import judging
-from alertrouter.destinations.pagerduty import Delivered, PagerDutyClient
+from alertrouter.destinations.pagerduty import PagerDutyClient
 from alertrouter.record import Record, State, Told
 from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement
 from alertrouter.web import webhooks
@@ -70,6 +70,8 @@ POINTS = {
 }
 #: uvloop writes at the end of its round, and whoever is written to needs a moment to read.
 _ON_ITS_WAY_S = 0.05
+#: How each script begins.
+_HEADER = re.compile(r"^-- (\w+): ", re.MULTILINE)
 
 
 class _Fuse:
@@ -138,8 +140,8 @@ def _wrap_store(fuse: _Fuse) -> None:
     def ended(_: AlertStore, settlement: Settlement, now: int) -> list[str]:
         if settlement.result is Result.REFUSED:
             return ["refusing"]
-        if settlement.result is Result.DELIVERED and _is_repair(settlement.claim):
-            return ["repaired"]
+        if settlement.result is Result.DELIVERED:
+            return ["answered", *(["repaired"] if _is_repair(settlement.claim) else [])]
         return []
 
     def settled(_: bool, __: AlertStore, settlement: Settlement, now: int) -> list[str]:
@@ -165,55 +167,39 @@ def _is_repair(claim: Claim) -> bool:
 
 
 def _wrap_scripts(fuse: _Fuse) -> None:
-    """`<script>_sent` and `<script>_answered`, on the connection itself. A server that lacks the script does not count."""
-    names: dict[str, str] = {}  # of the scripts, by their hash
-    known: set[str] = set()  # hashes of those that the server has
-    asked: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # the hash that a connection waits for
+    """`<script>_sent` and `<script>_answered`, on the connection itself.
 
-    register: Any = Redis.register_script
-    send: Any = AbstractConnection.send_command
-    read: Any = AbstractConnection.read_response
-
-    def register_script(self: Any, text: str) -> Any:
-        script = register(self, text)
-        names[script.sha] = text.partition("-- ")[2].partition(":")[0]
-        return script
+    A script is known from when its text was sent: a call by its hash alone may meet a server that lacks it.
+    """
+    names: dict[str, str] = {}  # by hash
+    asked: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # the script that a connection waits for
+    connection: Any = AbstractConnection
+    send, read = connection.send_command, connection.read_response
 
     async def send_command(self: Any, *args: Any, **named: Any) -> None:
         await send(self, *args, **named)
-        if args[0] == "SCRIPT LOAD":
-            known.add(sha1(args[1].encode(), usedforsecurity=False).hexdigest())
-        if args[0] != "EVALSHA":
+        if args[0] == "EVAL" and (header := _HEADER.search(args[1])):
+            names[sha1(args[1].encode(), usedforsecurity=False).hexdigest()] = asked[self] = header[1]
+        elif args[0] == "EVALSHA" and args[1] in names:
+            asked[self] = names[args[1]]
+        else:
             return
-        asked[self] = args[1]
-        point = f"{names.get(args[1])}_sent"
-        if args[1] in known and fuse.is_for(point):
+        if fuse.is_for(point := f"{asked[self]}_sent"):
             await asyncio.sleep(_ON_ITS_WAY_S)
             fuse.pass_(point)
 
     async def read_response(self: Any, *args: Any, **named: Any) -> Any:
-        sha = asked.pop(self, "")
+        script = asked.pop(self, "")
         answer = await read(self, *args, **named)
-        if sha:
-            known.add(sha)
-            fuse.pass_(f"{names.get(sha)}_answered")
+        fuse.pass_(f"{script}_answered")
         return answer
 
-    redis: Any = Redis
-    redis.register_script = register_script
-    connection: Any = AbstractConnection
     connection.send_command = send_command
     connection.read_response = read_response
 
 
 def _wrap_destinations(fuse: _Fuse) -> None:
-    _around(
-        PagerDutyClient,
-        "send",
-        fuse.pass_,
-        before=lambda *_: ["sending"],
-        after=lambda answer, *_: ["answered"] if isinstance(answer, Delivered) else [],
-    )
+    _around(PagerDutyClient, "send", fuse.pass_, before=lambda *_: ["sending"])
     response: Any = aiohttp.ClientResponse
     start = response.start
 
@@ -286,6 +272,15 @@ class Killable(Process):
         """Let a point given with --later count from now on."""
         self.signal(signal.SIGUSR1)
         await until(lambda: any(entry["event"] == "armed" for entry in self.log))
+
+    @property
+    def is_frozen(self) -> bool:
+        """True while it has stopped itself. Linux only."""
+        return Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.signal(signal.SIGCONT)
 
     async def died(self, within_s: float = 20.0) -> None:
         """Wait until it has killed itself."""

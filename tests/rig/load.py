@@ -72,12 +72,14 @@ class Progress:
     statuses:    answers by status.
     broken:      posts that ended without an answer.
     longest_ms:  the longest that an answer took.
+    oldest_ms:   how long the oldest post under way has been waiting for its answer.
     """
 
     accepted: int
     statuses: dict[str, int]
     broken: int
     longest_ms: int
+    oldest_ms: int
     done: bool
 
 
@@ -92,7 +94,7 @@ class Load:
         self._plan = plan
         self._addresses = addresses
         self._ledger = ledger
-        self.progress = Progress(0, {}, 0, 0, done=False)
+        self.progress = Progress(0, {}, 0, 0, 0, done=False)
 
     async def __aenter__(self) -> Self:
         options = [f"--{name}={value}" for name, value in asdict(self._plan).items()]
@@ -109,7 +111,7 @@ class Load:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.returncode is None:
+        if not self._reading.done():  # to signal what has ended by itself makes asyncio lose its exit code
             self._process.kill()
         await self._process.wait()
         await self._reading
@@ -125,10 +127,9 @@ class Load:
         self._process.stdin.close()
 
     async def finished(self, within_s: float) -> Progress:
-        """Wait until everything that was posted is acknowledged. TimeoutError if that takes too long."""
-        async with asyncio.timeout(within_s):
-            await asyncio.shield(self._reading)
-        assert self.progress.done, f"the load generator ended early: {self.progress}"
+        """Wait until everything that was posted is acknowledged. AssertionError if that takes too long."""
+        await asyncio.wait([self._reading], timeout=within_s)
+        assert self.progress.done, f"not everything was acknowledged: {self.progress}"
         return self.progress
 
     async def _read(self) -> None:
@@ -166,13 +167,15 @@ class _Sender:
         self._statuses: Counter[str] = Counter()
         self._broken = 0
         self._longest_ms = 0
+        self._under_way: list[int] = []
         self._read_addresses()
 
     def stop(self) -> None:
         self._stopping = True
 
     def progress(self, done: bool) -> Progress:
-        return Progress(self._ledger.accepted, dict(self._statuses), self._broken, self._longest_ms, done)
+        oldest_ms = wall_clock() - min(self._under_way) if self._under_way else 0
+        return Progress(self._ledger.accepted, dict(self._statuses), self._broken, self._longest_ms, oldest_ms, done)
 
     async def run(self) -> None:
         """Send until the plan is fulfilled or `stop`, and everything posted is acknowledged."""
@@ -231,6 +234,7 @@ class _Sender:
             self._turn += 1
             address = self._addresses[self._turn % len(self._addresses)]
             began = wall_clock()
+            self._under_way.append(began)
             try:
                 async with session.post(f"{address}/webhooks/alertmanager", data=body, headers=_HEADERS) as answer:
                     await answer.read()
@@ -242,6 +246,8 @@ class _Sender:
                 if status == 202:
                     self._longest_ms = max(self._longest_ms, wall_clock() - began)
                     return
+            finally:
+                self._under_way.remove(began)
             self._longest_ms = max(self._longest_ms, wall_clock() - began)
             self._read_addresses()
             await asyncio.sleep(pause_s)

@@ -17,8 +17,8 @@ from tests.rig.pagerduty import Call, OpenAlert
 
 #: How many examples of each finding are kept.
 _EXAMPLES = 5
-#: A repair comes 90 s after what it repairs; clocks are read at both ends of a send.
-_REPAIR_SLACK_MS = 2_000
+#: A repair comes 90 s after the attempt that had no answer, and the send before it is one that had one, some retries later.
+_RETRIES_MS = 45_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Verdict:
     episodes:      how often one of them began to fire.
     paged:         episodes that opened an alert at PagerDuty.
     resolved_before_delivery:  episodes that were over before PagerDuty heard of them, within the grace.
-    repaired:      identical sends 90 s or more after the one before: meant to be.
+    repaired:      identical sends some 90 s after the one before: meant to be.
     lost:          episodes that never reached PagerDuty though they still fire, or outlived the grace.
     merged:        episodes that only added to a page still open from an earlier one: what came back must page again.
     wrong:         alerts of which PagerDuty's state at the end is not the last acknowledged one.
@@ -72,6 +72,7 @@ def judge(
     grace_ms: int = 60_000,
     in_flight_ms: int = 2_000,
     late_ms: int | None = None,
+    past_redis: bool = False,
 ) -> Verdict:
     """Compare. The run must be over: nothing waits to be sent any more.
 
@@ -80,6 +81,8 @@ def judge(
     history:       alertrouter's, with at least `id`, `at` and `outcome`; None where it is not to be had.
     grace_ms:      an episode shorter than this may end before it is delivered.
     in_flight_ms:  how long a send may be under way: what overtook it within this is nobody's fault.
+    past_redis:    alerts may have gone straight to PagerDuty, where nobody knows of a resolve that waits in Redis: it comes
+                   after the trigger that overtook it, and then that trigger again.
     late_ms:       an episode must have reached PagerDuty this long after it was acknowledged; None for no such rule.
     """
     heard: dict[str, list[Heard]] = defaultdict(list)
@@ -100,7 +103,7 @@ def judge(
         sends = told.pop(dedup_key, [])
         _judge_end(found, news, sends, dedup_key in open_keys)
         _judge_episodes(found, news, sends, ends, grace_ms, in_flight_ms, late_ms)
-        _judge_order(found, news, sends)
+        _judge_order(found, news, sends, past_redis)
     for dedup_key, sends in told.items():
         if not dedup_key.startswith(f"{SELF}:"):  # alarms about alertrouter itself
             found.add("unexplained", f"{len(sends)} calls for {dedup_key}, which nobody sent")
@@ -183,7 +186,7 @@ def _judge_episodes(
             took_ms = reached[at].at - fired.acked
             if late_ms is not None and took_ms > late_ms:
                 found.add("late", f"{fired.dedup_key}: {took_ms} ms after it was acknowledged")
-        elif any(_adds_to(call, episode, in_flight_ms) for call in sends):
+        elif any(_adds_to(call, episode) for call in sends):
             found.add("merged", f"{fired.dedup_key}, firing from {fired.posted}; heard {_words(news, sends)}")
         elif resolved is None or resolved.posted - fired.acked > grace_ms:
             found.add("lost", f"{fired.dedup_key}, firing from {fired.posted}; heard {_words(news, sends)}")
@@ -224,33 +227,38 @@ def _match(pages: Sequence[Call], episodes: Sequence[_Episode], in_flight_ms: in
     return matched
 
 
-def _adds_to(call: Call, episode: _Episode, in_flight_ms: int) -> bool:
+def _adds_to(call: Call, episode: _Episode) -> bool:
     resolved = episode.resolved
-    in_time = episode.fired.posted <= call.at and (resolved is None or call.at <= resolved.acked + in_flight_ms)
+    in_time = episode.fired.posted <= call.at and (resolved is None or call.at <= resolved.acked)
     return call.result == "updated" and in_time
 
 
-def _judge_order(found: _Findings, news: Sequence[Heard], sends: Sequence[Call]) -> None:
+def _judge_order(found: _Findings, news: Sequence[Heard], sends: Sequence[Call], past_redis: bool) -> None:
     """Each send is for some news, never for older news than the send before it; only news makes it no repetition."""
-    at, before = 0, None
+    at, opened, before = 0, 0, None
     for call in sends:
         if call.fault == "late":
             continue
         fits = [n for n in range(at, len(news)) if _is_for(call, news[n])]
+        if not fits and past_redis and call.result == "resolved":
+            fits = [n for n in range(opened, at) if _is_for(call, news[n])]
         if not fits:
             found.add("out_of_order", f"{call.action} {call.dedup_key} at {call.at}; heard {_words(news, sends)}")
+            before = None
             continue
         if before is not None and (call.action, call.severity) == (before.action, before.severity):
             # identical: news of the same kind may stand behind it if some came since
             since = [n for n in fits if n > at and news[n].acked >= before.at]
             if since:
                 at = since[0]
-            elif call.at - before.at >= REPAIR_AFTER_MS - _REPAIR_SLACK_MS:
+            elif call.at - before.at >= REPAIR_AFTER_MS - _RETRIES_MS:
                 found.counts["repaired"] += 1
             else:
                 found.add("duplicate", f"{call.action} {call.dedup_key} at {before.at} and {call.at}")
         else:
             at = fits[0]
+        if call.result == "opened":
+            opened = at
         before = call
 
 
@@ -272,6 +280,6 @@ def _ends(history: Iterable[Mapping[str, str]]) -> dict[str, int]:
 
 def _words(news: Sequence[Heard], sends: Sequence[Call]) -> str:
     """The last of both sides, for people."""
-    heard = " ".join(f"{alert.status.value}/{alert.severity.value}@{alert.posted}-{alert.acked}" for alert in news[-4:])
-    told = " ".join(f"{call.action}/{call.result}@{call.at}" for call in sends[-6:])
+    heard = " ".join(f"{alert.status.value}/{alert.severity.value}@{alert.posted}-{alert.acked}" for alert in news[-7:])
+    told = " ".join(f"{call.action}/{call.result}@{call.at}" for call in sends[-8:])
     return f"{heard} | told {told}"

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 Direction = Literal["both", "requests", "answers"]
 
@@ -27,8 +27,7 @@ def reset(transport: asyncio.BaseTransport) -> None:
     # uvloop's sockets take no options, a second descriptor of the same socket does
     with socket.socket(fileno=os.dup(sock.fileno())) as same:
         same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    assert isinstance(transport, asyncio.WriteTransport)
-    transport.abort()
+    cast(asyncio.WriteTransport, transport).abort()
 
 
 class FaultProxy:
@@ -190,17 +189,21 @@ class _Link:
         self.upstream: asyncio.StreamWriter | None = None
         self._writer = writer
         self._hard = False
+        self._ending = False
 
     def end(self, *, hard: bool) -> None:
         """End both sides; `hard` with a reset."""
         self._hard = self._hard or hard
-        self.task.cancel()
+        if not self._ending:  # to cancel again would break off the closing itself
+            self._ending = True
+            self.task.cancel()
 
     async def pump(self, *directions: Coroutine[Any, Any, bool]) -> None:
         """Run both directions until one ends, then close both sides."""
         pumps = [asyncio.ensure_future(direction) for direction in directions]
         with suppress(asyncio.CancelledError):  # asyncio 3.11 logs a cancelled handler as an error
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        self._ending = True
         for pump in pumps:
             pump.cancel()
         ends = await asyncio.gather(*pumps, return_exceptions=True)

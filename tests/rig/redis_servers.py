@@ -14,6 +14,11 @@ from redis.asyncio import Redis
 from tests.rig.servers import RedisServer, _Server, free_port
 from tests.waiting import until
 
+#: Options of a server that takes a millisecond for each key when it loads its data, and answers LOADING meanwhile.
+SLOW_TO_LOAD = (
+    *("--enable-debug-command", "yes", "--key-load-delay", "1000"),
+    *("--loading-process-events-interval-bytes", "1024"),
+)
 MASTER = "mymaster"
 #: Who Redis servers and Sentinels are to each other, and who clients are: so that a server can be cut off from its like
 #: and still serve clients. No proxy can do that: Sentinel tells clients the very address that it watches itself.
@@ -25,7 +30,7 @@ _SLOTS = 16384
 class _Sentinel(_Server):
     """One Sentinel. It writes down what it learns in its own configuration."""
 
-    def __init__(self, program: str, folder: Path, master: RedisServer) -> None:
+    def __init__(self, program: str, folder: Path, master: RedisServer, *, guarded: bool) -> None:
         folder.mkdir(parents=True)
         super().__init__(folder / "sentinel.log", dict(os.environ))
         self._program = program
@@ -38,14 +43,22 @@ class _Sentinel(_Server):
             f"sentinel failover-timeout {MASTER} 5000\n"
             f"sentinel auth-user {MASTER} {_PEER}\n"
             f"sentinel auth-pass {MASTER} {_PASSWORD}\n"
+            + (
+                f"user default off\nuser {_CLIENT} on >{_PASSWORD} &* +@all\n"
+                f"sentinel sentinel-user {_CLIENT}\nsentinel sentinel-pass {_PASSWORD}\n"
+                if guarded
+                else ""
+            )
         )
+        self._login: dict[str, Any] = {"username": _CLIENT, "password": _PASSWORD} if guarded else {}
 
-    async def start(self) -> None:
+    async def __aenter__(self) -> Self:
         await self._run(self._program, str(self._configuration), "--sentinel")
+        return self
 
     async def state(self) -> dict[bytes, bytes]:
         """What it knows of the master."""
-        flat = await _ask(self.port, "SENTINEL", "MASTER", MASTER)
+        flat = await _ask(self.port, "SENTINEL", "MASTER", MASTER, **self._login)
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
@@ -68,17 +81,17 @@ class _Guarded(RedisServer):
 class SentinelSet:
     """A master, its replicas and three Sentinels: `async with` waits until a failover would succeed.
 
-    `url` is for alertrouter. The servers are `servers[0]`, the master at first, and the replicas.
+    `url` is for alertrouter. Sentinels that are `guarded` ask for a password, too. The servers are `servers[0]`, the master at first, and the replicas.
     """
 
-    def __init__(self, program: str, folder: Path, *, replicas: int = 1) -> None:
+    def __init__(self, program: str, folder: Path, *, replicas: int = 1, guarded: bool = False) -> None:
         master = _Guarded(program, folder / "master")
         follow = ("--replicaof", "127.0.0.1", str(master.port))
         self.servers: list[RedisServer] = [
             master,
             *(_Guarded(program, folder / f"replica-{n}", *follow) for n in range(1, replicas + 1)),
         ]
-        self._sentinels = [_Sentinel(program, folder / f"sentinel-{n}", master) for n in range(3)]
+        self._sentinels = [_Sentinel(program, folder / f"sentinel-{n}", master, guarded=guarded) for n in range(3)]
         self._stack = AsyncExitStack()
 
     @property
@@ -91,8 +104,7 @@ class SentinelSet:
         for server in self.servers:
             await self._stack.enter_async_context(server)
         for sentinel in self._sentinels:
-            self._stack.push_async_exit(sentinel)
-            await sentinel.start()
+            await self._stack.enter_async_context(sentinel)
         await until(self._is_ready, 30)
         return self
 
@@ -103,8 +115,8 @@ class SentinelSet:
 
     async def master(self) -> RedisServer:
         """The server that Sentinel names."""
-        _, port = await _ask(self._sentinels[0].port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
-        return next(server for server in self.servers if server.port == int(port))
+        port = int((await self._sentinels[0].state())[b"port"])
+        return next(server for server in self.servers if server.port == port)
 
     async def cut_off(self, server: RedisServer) -> None:
         """Partition: no other server and no Sentinel reaches it any more. Clients do, and it takes what they write."""
@@ -170,11 +182,28 @@ class Cluster:
         raise AssertionError(f"nobody serves slot {slot}")
 
     async def give(self, slot: int, node: RedisServer) -> None:
-        """Let another node serve a slot that holds nothing."""
+        """Let another node serve a slot; what the present one has there must have been moved."""
         identity = await _ask(node.port, "CLUSTER", "MYID")
         await asyncio.gather(
             *(_ask(other.port, "CLUSTER", "SETSLOT", slot, "NODE", identity) for other in self.nodes),
         )
+
+    async def begin_to_move(self, slot: int, node: RedisServer) -> None:
+        """Move the first key of a slot to another node and stop there: each node has a part of it."""
+        owner = await self.owner(slot)
+        identities = [await _ask(server.port, "CLUSTER", "MYID") for server in (owner, node)]
+        await _ask(node.port, "CLUSTER", "SETSLOT", slot, "IMPORTING", identities[0])
+        await _ask(owner.port, "CLUSTER", "SETSLOT", slot, "MIGRATING", identities[1])
+        await self._move_keys(slot, owner, node, most=1)
+
+    async def end_moving(self, slot: int, node: RedisServer) -> None:
+        """Move the rest of it."""
+        await self._move_keys(slot, await self.owner(slot), node, most=1000)
+        await self.give(slot, node)
+
+    async def _move_keys(self, slot: int, owner: RedisServer, node: RedisServer, most: int) -> None:
+        keys = await _ask(owner.port, "CLUSTER", "GETKEYSINSLOT", slot, most)
+        await _ask(owner.port, "MIGRATE", "127.0.0.1", node.port, "", 0, 5000, "KEYS", *keys)
 
     async def _is_ready(self) -> bool:
         for node in self.nodes:
@@ -184,7 +213,7 @@ class Cluster:
         return True
 
 
-async def _ask(port: int, *words: str | int | bytes) -> Any:
+async def _ask(port: int, *words: str | int | bytes, **login: Any) -> Any:
     """The answer to one command as it comes, on a connection of its own."""
-    async with Redis(host="127.0.0.1", port=port, socket_timeout=5, protocol=2) as client:
+    async with Redis(host="127.0.0.1", port=port, socket_timeout=5, protocol=2, **login) as client:
         return await client.execute_command(*words)  # type: ignore[no-untyped-call]

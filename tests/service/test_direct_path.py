@@ -237,6 +237,34 @@ async def test_what_redis_heard_since_stands(outage: Outage) -> None:
     assert outage.open() == set()
 
 
+async def test_a_resolve_that_redis_took_for_a_duplicate_stands(outage: Outage) -> None:
+    """It fired again past Redis, and resolved by way of Redis before that had been told."""
+    await outage.rig.hear(make_alert())
+    await outage.rig.hear(resolved())
+    again = NIGHT + HOUR + MINUTE
+    outage.rig.clock.now = again
+    await outage.hear(make_alert(started=again))
+    outage.rig.clock.advance(SECOND)
+    over = make_alert(status="resolved", started=again, ended=outage.rig.clock())
+    assert [str(word) for word in await outage.rig.hear(over)] == ["duplicate"]
+    await outage.over()
+    assert outage.open() == set()
+    await outage.rig.settle(HOUR)
+    assert outage.open() == set()
+
+
+async def test_what_came_back_without_redis_pages_again(outage: Outage) -> None:
+    """Its resolve was heard and not sent; past Redis the new trigger only added to the page that was open."""
+    await outage.rig.hear(make_alert())
+    outage.rig.clock.advance(MINUTE)
+    await outage.rig.store.accept([make_alert(status="resolved", ended=outage.rig.clock())], outage.rig.clock())
+    outage.rig.clock.advance(MINUTE)
+    await outage.hear(make_alert(started=outage.rig.clock()))
+    assert outage.rig.sandbox.events[-1].result == "updated"
+    await outage.over()
+    assert [call.result for call in outage.rig.sandbox.events] == ["opened", "updated", "resolved", "opened"]
+
+
 async def test_replaying_twice_changes_nothing(outage: Outage) -> None:
     await outage.hear(make_alert())
     [entry] = outage.journal.read()

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from alertrouter.alert import Alert, Severity, Status
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import News, Outcome, State
-from alertrouter.store.store import Accepted, AlertStore, Dedup, Judged, Result, Settlement
+from alertrouter.store.store import Accepted, AlertStore, Dedup, Judged, Queued, Result, Settlement
 from tests.alerts import HOUR, MINUTE, NIGHT, SECOND, make_alert
 from tests.store.conftest import MakeStore
 
@@ -21,7 +21,7 @@ KEY = "k" * 32
 async def deliver(store: AlertStore, now: int, outcome: Outcome = Outcome.DELIVERED) -> None:
     """Take everything due through to its end, as a worker would."""
     records, _ = await store.claim_due(now, 100)
-    sends = ((PAGERDUTY, 0, KEY, ""),) if outcome is not Outcome.SUPPRESSED else ()
+    sends = (Queued(PAGERDUTY, 0, KEY),) if outcome is not Outcome.SUPPRESSED else ()
     await store.judged(
         [
             Judged(record, Outcome.PENDING if sends else outcome, "rule", "because", "payment", 0, False, sends)

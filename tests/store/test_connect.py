@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import uvloop
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from alertrouter.alert import Alert
+from alertrouter.app import running
 from alertrouter.errors import SettingsInvalid, StoreUnavailable
 from alertrouter.record import Outcome, State
-from alertrouter.store.connect import Client, connect
-from alertrouter.store.store import AlertStore, Judged, Result, Settlement, Threshold
+from alertrouter.settings import load_settings
+from alertrouter.store.connect import Client, View, choose_master, connect
+from alertrouter.store.health import Health
+from alertrouter.store.replicas import Replicas
+from alertrouter.store.store import AlertStore, Judged, Queued, Result, Settlement, Threshold
 from tests.alerts import NIGHT, SECOND, make_alert
 from tests.conftest import program
+from tests.rig.pagerduty import REPOSITORY
 from tests.rig.proxy import FaultProxy
-from tests.rig.redis_servers import Cluster, SentinelSet
+from tests.rig.redis_servers import SLOW_TO_LOAD, Cluster, SentinelSet
 from tests.rig.servers import RedisServer
 from tests.waiting import until
 
@@ -75,15 +85,43 @@ def test_a_right_address_is_taken(url: str) -> None:
     assert isinstance(connect(url), Client)
 
 
-@pytest.fixture(params=["alone", "sentinel", "cluster"])
+A, B = ("a", 6379), ("b", 6379)
+
+
+@pytest.mark.parametrize(
+    ("views", "master"),
+    [
+        ([View(A, 1)], A),
+        ([View(A, 1), View(B, 2), View(A, 1)], B),
+        ([View(A, 1), View(A, 1, doubted=True), View(A, 1)], A),
+        ([View(A, 1), View(A, 1, doubted=True), View(A, 1, doubted=True)], None),
+        ([View(A, 1), View(A, 1), View(A, 1, down=True)], None),
+        ([View(A, 1, doubted=True, down=True), View(B, 2)], B),
+        ([View(B, 2), View(A, 1, doubted=True), View(A, 1, doubted=True)], B),
+    ],
+)
+def test_the_winner_of_the_newest_election_is_the_master(views: list[View], master: tuple[str, int] | None) -> None:
+    assert choose_master(views) == master
+
+
+@pytest.fixture(params=["alone", "limited", "sentinel", "guarded", "cluster"])
 async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Client]:
-    """A client of each kind of installation."""
+    """A client of each kind of installation, and one with only the rights that the documentation gives it."""
     redis = program("redis-server")
     if request.param == "alone":
         async with RedisServer(redis, tmp_path) as server, connect(server.url) as client:
             yield client
-    elif request.param == "sentinel":
-        async with SentinelSet(redis, tmp_path) as sentinels, connect(sentinels.url) as client:
+    elif request.param == "limited":
+        async with RedisServer(redis, tmp_path) as server:
+            line = re.search("^user .*", (REPOSITORY / "docs/redis.md").read_text(), re.MULTILINE)
+            assert line is not None
+            _, *user = line[0].split()
+            assert await server.command("ACL", "SETUSER", *user) is not None
+            async with connect(server.url.replace("//", "//alertrouter:change-me@")) as client:
+                yield client
+    elif request.param in ("sentinel", "guarded"):
+        guarded = request.param == "guarded"
+        async with SentinelSet(redis, tmp_path, guarded=guarded) as sentinels, connect(sentinels.url) as client:
             yield client
     else:
         async with Cluster(redis, tmp_path) as cluster, connect(cluster.url) as client:
@@ -117,6 +155,8 @@ async def test_all_that_the_store_does_works(client: Client) -> None:
     found = await store.record(alert.id)
     assert found is not None
     assert found.outcome is Outcome.DELIVERED
+    await AlertStore(client, wait_replicas=1).beat(NIGHT)
+    await Health(client).look()
 
 
 def _judged(record: object, *sends: tuple[str, int, str, str]) -> Judged:
@@ -129,7 +169,7 @@ def _judged(record: object, *sends: tuple[str, int, str, str]) -> Judged:
         wake_at=0,
         closed=False,
         parked=not sends,
-        sends=sends,
+        sends=tuple(Queued(*send) for send in sends),
     )
 
 
@@ -161,6 +201,29 @@ async def test_what_became_a_replica_is_asked_again_on_a_new_connection(server: 
             await store.accept([make_alert("f2")], NIGHT)
         await server.command("REPLICAOF", "NO", "ONE")
         assert await store.accept([make_alert("f2")], NIGHT) == ["new"]
+
+
+async def test_loading_is_said_at_once_and_waited_out(tmp_path: Path) -> None:
+    async with RedisServer(program("redis-server"), tmp_path, *SLOW_TO_LOAD) as server, connect(server.url) as client:
+        store = AlertStore(client)
+        await client.execute_command("DEBUG", "POPULATE", "1000", "filler")
+        await client.bgrewriteaof()
+
+        async def is_rewritten() -> bool:
+            return not (await client.info("persistence"))["aof_rewrite_in_progress"]
+
+        await until(is_rewritten)
+        await server.kill()
+        starting = asyncio.create_task(server.start())
+        said = set()
+        while not starting.done():
+            try:
+                await store.accept([make_alert()], NIGHT)
+            except StoreUnavailable as error:
+                said.add(str(error).split(":")[1].strip())
+            await asyncio.sleep(0.02)
+        assert "BusyLoadingError" in said
+        await store.accept([make_alert()], NIGHT)
 
 
 async def test_no_command_takes_longer_than_two_seconds(server: RedisServer) -> None:
@@ -273,14 +336,49 @@ async def test_a_slot_that_moved_is_followed(tmp_path: Path) -> None:
         assert client.server == f"127.0.0.1:{after.port}"
 
 
-async def test_a_node_that_is_gone_does_not_hold_up_the_search(tmp_path: Path) -> None:
+async def test_a_slot_on_its_way_is_waited_out(tmp_path: Path) -> None:
+    async with Cluster(program("redis-server"), tmp_path) as cluster, connect(cluster.url) as client:
+        store = AlertStore(client)
+        alerts = [make_alert(f"f{n}") for n in range(5)]
+        await store.accept(alerts, NIGHT)
+        slot = key_slot(store.keys.due.encode())
+        owner = await cluster.owner(slot)
+        after = next(node for node in cluster.nodes if node is not owner)
+        await cluster.begin_to_move(slot, after)
+        with pytest.raises(StoreUnavailable, match=r"TryAgainError|AskError"):
+            await store.accept([*alerts, make_alert("new")], NIGHT)
+        await cluster.end_moving(slot, after)
+        heard = await store.accept([*alerts, make_alert("new")], NIGHT)
+        assert heard == ["duplicate"] * 5 + ["new"]
+
+
+async def test_a_node_that_hangs_does_not_hold_up_the_search(tmp_path: Path) -> None:
     async with Cluster(program("redis-server"), tmp_path) as cluster, connect(cluster.url) as client:
         owner = await cluster.owner(key_slot(b"{ar:main}"))
-        gone = next(node for node in cluster.nodes if node is not owner)
-        await gone.kill()
+        hanging = next(node for node in cluster.nodes if node is not owner)
+        hanging.freeze()
         began = asyncio.get_running_loop().time()
         await client.time()
         assert asyncio.get_running_loop().time() - began < 0.5
+
+
+def test_another_master_gets_its_own_half_minute() -> None:
+    replicas = Replicas(1)
+    assert not replicas.heard(0, "a:1", NIGHT)
+    assert not replicas.heard(0, "a:1", NIGHT + 29 * SECOND)
+    assert not replicas.heard(0, "b:1", NIGHT + 31 * SECOND)
+    assert not replicas.heard(0, "b:1", NIGHT + 60 * SECOND)
+    assert replicas.heard(0, "b:1", NIGHT + 61 * SECOND)
+    assert not replicas.heard(0, "c:1", NIGHT + 62 * SECOND)
+    assert replicas.heard(1, "c:1", NIGHT + 63 * SECOND)
+    assert not replicas.heard(0, "c:1", NIGHT + 99 * SECOND)
+
+
+async def test_the_embedded_redis_has_no_replicas_to_wait_for(tmp_path: Path) -> None:
+    given = {"data_dir": tmp_path, "pagerduty_routing_key": "d" * 32, "redis_wait_replicas": 1}
+    with pytest.raises(SettingsInvalid, match=r"ALERTROUTER_REDIS_WAIT_REPLICAS: .* set ALERTROUTER_REDIS_URL"):
+        async with running(load_settings({}, given), {}):
+            pytest.fail("it runs")
 
 
 class TestReplicas:
@@ -319,6 +417,18 @@ class TestReplicas:
             await until(whole, 20)
             assert await _status_of_alarm(store) == "resolved"
 
+    async def test_nothing_is_sent_that_no_replica_knows_of(self, sentinels: SentinelSet) -> None:
+        """Who takes over would take the alert for one that was never sent, and forget it together with its resolve."""
+        _, replica = sentinels.servers
+        async with connect(sentinels.url) as client:
+            store = AlertStore(client, owner="me", wait_replicas=1)
+            await store.accept([make_alert()], NIGHT)
+            [record], _ = await store.claim_due(NIGHT, 10)
+            await store.judged([_judged(record, ("pagerduty", 1, "k" * 32, ""))], NIGHT)
+            await replica.kill()
+            with pytest.raises(StoreUnavailable, match="stored on 0 of 1 replicas"):
+                await store.claim_sends(NIGHT, 10, 0)
+
     async def test_an_alarm_that_an_earlier_process_raised_ends(self, sentinels: SentinelSet) -> None:
         _, replica = sentinels.servers
         async with connect(sentinels.url) as client:
@@ -349,8 +459,11 @@ async def test_foreign_data_fails_a_script_whole(server: RedisServer, key: str) 
         await client.delete(name)
         again = await store.accept(alerts, NIGHT)
         assert set(again) == ({"duplicate"} if accepted else {"new"})
-        records, _ = await store.claim_due(NIGHT + 20 * SECOND, 10)
-        assert {record.id for record in records} == {alert.id for alert in alerts}
+        found = set()
+        for _ in alerts:  # what was claimed in vain comes back each alone
+            records, _ = await store.claim_due(NIGHT + 20 * SECOND, 10)
+            found |= {record.id for record in records}
+        assert found == {alert.id for alert in alerts}
 
 
 async def _errors_of(store: AlertStore, name: str, alerts: list[Alert]) -> bool:
@@ -371,6 +484,41 @@ async def _errors_of(store: AlertStore, name: str, alerts: list[Alert]) -> bool:
     assert all(f"WRONGTYPE {name} holds a list that is not ours" in error for error in errors)
     assert errors or name.endswith("fence")
     return accepted
+
+
+async def test_foreign_data_at_a_key_of_many_fails_what_needs_it_and_loses_nothing(server: RedisServer) -> None:
+    async with connect(server.url) as client:
+        store = AlertStore(client, owner="me")
+        await store.accept([make_alert()], NIGHT)
+
+        @asynccontextmanager
+        async def foreign(key: str) -> AsyncIterator[None]:
+            await client.delete(key)
+            await client.setrange(key, 0, "not ours")
+            with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+                yield
+            await client.delete(key)
+
+        async with foreign(store.keys.leases + "me"):
+            await store.claim_due(NIGHT, 10)
+        [record], _ = await store.claim_due(NIGHT, 10)
+        threshold = Threshold("rule", 60 * SECOND)
+        for part in ("", ":answers", ":given"):
+            async with foreign(store.keys.count + "rule" + part):
+                await store.count(record, [threshold], NIGHT)
+        assert await store.count(record, [threshold], NIGHT) == [1]
+        await store.judged([_judged(record, ("pagerduty", 1, "k" * 32, "shared"))], NIGHT)
+        limited_as = sha256(b"k" * 32).hexdigest()[:16]
+        async with foreign(store.keys.calls + limited_as):
+            await store.claim_sends(NIGHT, 10, 110)
+        [claim], _ = await store.claim_sends(NIGHT, 10, 110)
+        told = claim.record.told_of("pagerduty")
+        async with foreign(f"{store.keys.members}pagerduty:shared"):
+            await store.join_incident(claim.record, told)
+        await store.join_incident(claim.record, told)
+        async with foreign(f"{store.keys.members}pagerduty:shared"):
+            await store.leave_incident(claim.record, told)
+        assert await store.settle(_delivered(claim), NIGHT)
 
 
 async def test_one_record_that_is_not_ours_fails_alone(server: RedisServer) -> None:
@@ -416,3 +564,35 @@ async def test_an_alarm_that_cannot_be_stored_is_raised_later(server: RedisServe
         await client.delete(store.keys.due)
         await store.beat(NIGHT + 2 * SECOND)
         assert await store.record("alertrouter:state-lost") is not None
+
+
+def test_a_connection_that_is_reset_is_lost_under_uvloop_too(tmp_path: Path) -> None:
+    """Its transports raise a RuntimeError of their own for that."""
+    seen: Counter[str] = Counter()
+
+    async def main() -> None:
+        async with (
+            RedisServer(program("redis-server"), tmp_path / "redis") as server,
+            FaultProxy(f"127.0.0.1:{server.port}") as proxy,
+            connect(f"redis://{proxy.address}/0") as client,
+        ):
+
+            async def ping() -> None:
+                try:
+                    await client.ping()
+                except (RedisError, OSError):
+                    seen["lost"] += 1
+                else:
+                    seen["answered"] += 1
+
+            for number in range(20):
+                if number % 2:
+                    proxy.reset_all()
+                else:
+                    await proxy.heal()
+                await asyncio.gather(*(ping() for _ in range(30)))
+            await proxy.heal()
+
+    uvloop.run(main())
+    assert seen["answered"] >= 300, "it finds back each time"
+    assert seen["lost"] > 0

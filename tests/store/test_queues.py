@@ -6,8 +6,9 @@ import pytest
 from redis.asyncio import Redis
 
 from alertrouter.alert import Status
+from alertrouter.errors import StoreUnavailable
 from alertrouter.record import News, Outcome, Record, State
-from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement
+from alertrouter.store.store import MOST_TAKEOVERS, AlertStore, Claim, Judged, Queued, Result, Settlement
 from tests.alerts import MINUTE, NIGHT, SECOND, make_alert
 from tests.store.conftest import MakeStore
 
@@ -17,7 +18,9 @@ KEY = "k" * 32
 
 
 def to_send(record: Record, *sends: tuple[str, int, str, str]) -> Judged:
-    return Judged(record, Outcome.PENDING, "", "", "payment", 0, False, sends or ((PAGERDUTY, 0, KEY, ""),))
+    """The record with triggers to queue, each as (destination, rank, routing key, key of a shared incident)."""
+    queued = tuple(Queued(*send, opens=record.version) for send in sends or ((PAGERDUTY, 0, KEY, ""),))
+    return Judged(record, Outcome.PENDING, "", "", "payment", 0, False, queued)
 
 
 def delivered(claim: Claim) -> Settlement:
@@ -57,6 +60,7 @@ async def test_a_dead_workers_send_is_taken_back_as_unsure(make_store: MakeStore
     told = record.told_of(PAGERDUTY)
     assert (told.unsure, told.lease_until, told.tries, told.key) == (NIGHT + 10 * SECOND, 0, 1, KEY)
     assert told.is_open, "the trigger may have reached PagerDuty"
+    assert told.maybe_open == record.version
 
 
 async def test_a_worker_that_beats_keeps_its_leases(make_store: MakeStore) -> None:
@@ -299,7 +303,9 @@ async def test_words_of_a_later_version_are_read(store: AlertStore, client: Redi
 
 async def test_a_refusal_does_not_forget_an_unsure_attempt(store: AlertStore) -> None:
     claim = await claimed(store)
-    again = Settlement(claim, Result.AGAIN, Outcome.PENDING, wake_at=NIGHT + 1, not_before=NIGHT + 1, ambiguous=True)
+    again = Settlement(
+        claim, Result.AGAIN, Outcome.PENDING, wake_at=NIGHT + 1, not_before=NIGHT + 1, ambiguous=True, opens=1
+    )
     await store.settle(again, NIGHT)
     [record], _ = await store.claim_due(NIGHT + 1, 10)
     await store.judged([to_send(record)], NIGHT + 1)
@@ -313,3 +319,105 @@ async def test_a_server_that_forgot_the_scripts_is_taught_them_again(store: Aler
     await store.accept([make_alert("1")], NIGHT)
     await client.script_flush()
     assert await store.accept([make_alert("2")], NIGHT) == [News.NEW]
+
+
+async def test_a_suspect_is_judged_alone(make_store: MakeStore) -> None:
+    """Of what was claimed together one may have ended the worker: the others must not be taken for it."""
+    dead, alive = make_store(), make_store()
+    await dead.accept([make_alert(str(n)) for n in range(3)], NIGHT)
+    assert len((await dead.claim_due(NIGHT, 10))[0]) == 3
+    await alive.accept([make_alert("new")], NIGHT + 1)
+    batches = []
+    for _ in range(4):
+        records, _ = await alive.claim_due(NIGHT + 10 * SECOND, 10)
+        batches.append([record.alert.fingerprint for record in records])
+        await alive.judged([to_send(record) for record in records], NIGHT + 10 * SECOND)
+    assert sorted(map(len, batches)) == [1, 1, 1, 1]
+    assert ["new"] in batches
+
+
+async def test_a_suspect_that_ends_its_worker_again_waits_for_the_others(make_store: MakeStore) -> None:
+    now = NIGHT
+    store = make_store()
+    await store.accept([make_alert()], now)
+    for takeovers in range(1, 4):
+        dead = make_store()
+        assert len((await dead.claim_due(now, 10))[0]) == 1
+        now += 10 * SECOND
+        assert len((await store.claim_due(now, 0))[0]) == 0
+        assert await store.next_due() == now + (takeovers - 1) * SECOND
+        now += takeovers * SECOND
+
+
+async def test_who_kills_every_worker_is_told_in_a_minimal_form_and_then_set_aside(make_store: MakeStore) -> None:
+    now = NIGHT
+    store = make_store()
+    await store.accept([make_alert(summary="deadly")], now)
+    for takeovers in range(1, 2 * MOST_TAKEOVERS + 1):
+        records, _ = await make_store().claim_due(now, 10)
+        [record] = records
+        assert record.poisoned is (takeovers > MOST_TAKEOVERS)
+        assert ("deadly" in record.alert.event.summary) is not record.poisoned
+        assert record.alert.dedup_key == make_alert().dedup_key
+        now += 30 * SECOND
+        await store.claim_due(now, 0)
+        now += 30 * SECOND
+    assert await store.next_due() == 0
+    found = await store.record(make_alert().id)
+    assert found is not None and found.outcome is Outcome.DEAD_LETTERED
+    assert (await store.backlog(now))["dead_letters"] == 1
+    await store.accept([make_alert(status="resolved", ended=now), make_alert(started=now)], now)
+    [record], _ = await store.claim_due(now, 10)
+    assert not record.poisoned, "its next episode may be another matter"
+
+
+async def test_what_is_judged_and_kept_is_no_suspect_any_more(make_store: MakeStore) -> None:
+    dead, alive = make_store(), make_store()
+    await dead.accept([make_alert()], NIGHT)
+    await dead.claim_due(NIGHT, 10)
+    [record], _ = await alive.claim_due(NIGHT + 10 * SECOND, 10)
+    await alive.judged([Judged(record, Outcome.SUPPRESSED, "", "", "", 0, False, ())], NIGHT + 10 * SECOND)
+    assert await alive._client.hget(alive.keys.alert + record.id, "takeovers") is None
+
+
+async def test_a_call_counts_from_when_it_arrived(store: AlertStore) -> None:
+    """PagerDuty counts it then, which may be ten seconds after it was claimed."""
+    await store.accept([make_alert()], NIGHT)
+    [record], _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record)], NIGHT)
+    [claim], _ = await store.claim_sends(NIGHT, 10, 1)
+    await store.settle(delivered(claim), NIGHT + 9 * SECOND)
+    await store.accept([make_alert("next")], NIGHT + MINUTE)
+    records, _ = await store.claim_due(NIGHT + MINUTE, 10)
+    await store.judged([to_send(record) for record in records], NIGHT + MINUTE)
+    claims, next_call = await store.claim_sends(NIGHT + MINUTE, 10, 1)
+    assert (claims, next_call) == ([], NIGHT + MINUTE + 9 * SECOND)
+
+
+async def test_foreign_data_in_a_wait_queue_loses_nothing(store: AlertStore, client: Redis) -> None:
+    await client.lpush(store.keys.wait + PAGERDUTY, "foreign")
+    await store.accept([make_alert("a"), make_alert("b")], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 10)
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        await store.judged([to_send(record) for record in records], NIGHT)
+    await client.delete(store.keys.wait + PAGERDUTY)
+    later = NIGHT + 20 * SECOND
+    names = set()
+    for _ in range(3):
+        records, _ = await store.claim_due(later, 10)
+        names |= {record.alert.fingerprint for record in records}
+        await store.judged([to_send(record) for record in records], later)
+    assert names == {"a", "b"}
+
+
+async def test_news_that_cannot_leave_its_queue_is_heard_again(store: AlertStore, client: Redis) -> None:
+    await claimed(store)
+    await store.accept([make_alert(severity="error")], NIGHT + 1)
+    [record], _ = await store.claim_due(NIGHT + 1, 10)
+    await store.judged([to_send(record, (SEARCH, 0, KEY, ""))], NIGHT + 1)
+    await client.delete(store.keys.wait + SEARCH)
+    await client.lpush(store.keys.wait + SEARCH, "foreign")
+    with pytest.raises(StoreUnavailable):
+        await store.accept([make_alert(severity="info")], NIGHT + 2)
+    await client.delete(store.keys.wait + SEARCH)
+    assert await store.next_due() == NIGHT + 2, "half heard, it is looked at all the same"

@@ -18,8 +18,11 @@ WINDOW = [FLOOD]
 
 async def heard(store: AlertStore, fingerprint: str, now: int = NIGHT) -> Record:
     await store.accept([make_alert(fingerprint)], now)
-    records, _ = await store.claim_due(now, 10)
-    return next(record for record in records if record.alert.fingerprint == fingerprint)
+    while True:  # what was claimed earlier and never judged comes back by and by, each alone
+        records, _ = await store.claim_due(now, 10)
+        for record in records:
+            if record.alert.fingerprint == fingerprint:
+                return record
 
 
 async def test_a_threshold_counts_each_version_once_the_present_one_included(store: AlertStore) -> None:

@@ -69,7 +69,16 @@ CASES = [
          Outcome.DELIVERED),
     Case("resolved before anything was tried", resolved(), DELIVER, (), Outcome.RESOLVED_BEFORE_DELIVERY),
     Case("resolved, was suppressed", resolved(), SUPPRESS, (), Outcome.SUPPRESSED),
-    Case("resolved, trigger attempt unsure", resolved(Told(HERE, unsure=NIGHT, key="k")), DELIVER, RESOLVE,
+    Case("resolved, trigger attempt unsure", resolved(Told(HERE, unsure=NIGHT, maybe_open=1, key="k")), DELIVER, RESOLVE,
+         Outcome.PENDING),
+    Case("resolved; a trigger of this episode was tried after the one before was resolved",
+         resolved(replace(OPEN, state=State.RESOLVED, version=2, unsure=NIGHT, maybe_open=3), version=4), DELIVER, RESOLVE,
+         Outcome.PENDING),
+    Case("came back twice; the trigger between was tried: its resolve is owed",
+         record(replace(OPEN, state=State.RESOLVED, version=2, unsure=NIGHT, maybe_open=3), version=5,
+                resolved_version=4), DELIVER, RESOLVE, Outcome.PENDING),
+    Case("nothing told, and the trigger tried is of this episode: no resolve is owed",
+         record(Told(HERE, unsure=NIGHT, maybe_open=3, key="k"), version=3, resolved_version=2), DELIVER, TRIGGER,
          Outcome.PENDING),
     Case("resolve of the unknown is never eaten", resolved(version=1, fired_version=0), SUPPRESS, RESOLVE, Outcome.PENDING),
     Case("resolve of the unknown, once", resolved(replace(OPEN, state=State.RESOLVED), version=1, fired_version=0), DELIVER,
@@ -114,7 +123,7 @@ CASES = [
     Case("no longer suspended by the rules", record(suspended_until=LATER), DELIVER, TRIGGER, Outcome.PENDING),
     Case("suspension over", record(suspended_until=NIGHT), SUSPEND, TRIGGER, Outcome.PENDING),
     Case("never suspended once a trigger was sent", record(OPEN, version=2), SUSPEND, TRIGGER, Outcome.PENDING),
-    Case("never suspended once a trigger was tried", record(Told(HERE, unsure=NIGHT)), SUSPEND, TRIGGER,
+    Case("never suspended once a trigger was tried", record(Told(HERE, unsure=NIGHT, maybe_open=1)), SUSPEND, TRIGGER,
          Outcome.PENDING),
     Case("suspended again in its next episode",
          record(replace(OPEN, state=State.RESOLVED, version=2), version=3, resolved_version=2), SUSPEND, (),
@@ -180,7 +189,7 @@ def test_what_is_missing_where_short_alerts_page(case: Case) -> None:
     ("told", "pinned"),
     [
         (OPEN, True),
-        (Told(HERE, unsure=NIGHT), True),
+        (Told(HERE, unsure=NIGHT, maybe_open=1), True),
         (Told(HERE), False),
         (replace(OPEN, state=State.RESOLVED), False),
     ],
@@ -216,6 +225,7 @@ TOLD = st.builds(
     tries=st.integers(0, 3),
     not_before=st.sampled_from([0, NIGHT - 1, NIGHT + MINUTE]),
     dead=st.integers(0, 5),
+    maybe_open=st.integers(0, 5),
     unsure=st.sampled_from([0, NIGHT - REPAIR_AFTER_MS, NIGHT - 1]),
     lease_until=st.sampled_from([0, NIGHT + SECOND]),
 )
@@ -228,7 +238,15 @@ def records(draw: st.DrawFn) -> Record:
     status = draw(st.sampled_from(Status))
     told = draw(st.lists(TOLD, unique_by=lambda t: t.destination, max_size=2))
     return record(
-        *(replace(t, version=min(t.version, version), dead=min(t.dead, version)) for t in told),
+        *(
+            replace(
+                t,
+                version=min(t.version, version),
+                dead=min(t.dead, version),
+                maybe_open=min(t.maybe_open, version) if t.unsure else 0,
+            )
+            for t in told
+        ),
         version=version,
         status=status,
         fired_version=draw(st.integers(0 if status is not Status.FIRING else 1, version)),

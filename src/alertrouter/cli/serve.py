@@ -41,6 +41,10 @@ _SAMPLE = (
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Directory of the embedded Redis.")
 @click.option("--redis-url", help="An external Redis; unset means the embedded one.")
 @click.option("--log-format", type=click.Choice(["json", "console"]))
+@click.option(
+    "--shadow-rules", type=click.Path(path_type=Path), help="Rules to try beside the others; nothing is sent by them."
+)
+@click.option("--history-path", type=click.Path(path_type=Path), help="Folder for the history, as files.")
 @click.option("--sandbox", is_flag=True, help="If no routing key is set, send to a PagerDuty stand-in in this process.")
 def command(sandbox: bool, **options: Any) -> None:
     """Receive alerts, and page for those that should."""

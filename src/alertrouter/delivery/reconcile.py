@@ -65,6 +65,11 @@ class Send:
     rank: Rank
     pinned: bool
 
+    @property
+    def opens(self) -> int:
+        """The heard version that it triggers; 0 if it opens nothing."""
+        return self.version if self.action is Action.TRIGGER else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -155,6 +160,7 @@ def after(record: Record, told: Told, send: Send, now: int) -> Record:
         dead=0,
         unsure=told.unsure if told.unsure + REPAIR_AFTER_MS > now else 0,
         lease_until=0,
+        maybe_open=0,
     )
     return record.with_told(news)
 
@@ -217,7 +223,7 @@ def _missing_action(record: Record, told: Told, decision: Decision, status: Stat
 def _owes_resolve(record: Record, told: Told) -> bool:
     """A resolve was heard since `told`, and the alert came back: an incident that came back must page again."""
     came_back = record.status is not Status.RESOLVED
-    return came_back and told.is_open and told.version < record.resolved_version > told.dead
+    return came_back and told.is_open and told.heard_version < record.resolved_version > told.dead
 
 
 def _was_short(record: Record, told: Told, decision: Decision) -> bool:

@@ -38,7 +38,7 @@ from alertrouter.destinations.pagerduty import (
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import Outcome, Record, State, Told
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset
-from alertrouter.store.store import AlertStore, Claim, Judged, Result, Settlement, Threshold
+from alertrouter.store.store import AlertStore, Claim, Judged, Queued, Result, Settlement, Threshold
 
 #: A POST may take 10 s; one is not begun with less than this left of its lease.
 _LEASE_NEEDED_MS = 11_000
@@ -240,11 +240,12 @@ class Worker:
             parked=record.status is not Status.RESOLVED and (plan.outcome in _KEPT_BY_RULES or decision.suspend_ms > 0),
             suspended_until=plan.suspended_until,
             sends=tuple(
-                (
+                Queued(
                     send.destination,
                     int(send.rank),
                     "" if send.pinned else active.key_of(send.destination),
                     decision.dedup_key,
+                    send.opens,
                 )
                 for send in plan.sends
             ),
@@ -356,6 +357,7 @@ class Worker:
                     wake_at=not_before,
                     not_before=not_before,
                     ambiguous=answer.ambiguous,
+                    opens=send.opens,
                     detail=reason,
                 )
             case Refused():
@@ -416,7 +418,7 @@ class Worker:
 
     def _may_send(self, claim: Claim, told: Told, send: Send, decision: Decision, active: ActiveRules) -> bool:
         """Whether the lease lasts long enough and the keys put down for this send are still the right ones."""
-        if claim.lease_until - self._clock() < _LEASE_NEEDED_MS:
+        if claim.lease_until - self._clock() < _LEASE_NEEDED_MS or send.opens != told.opens:
             return False
         if send.pinned:
             return told.key != ""
@@ -487,6 +489,7 @@ def _delivered(
         plan.outcome,
         state=told.state,
         version=told.version,
+        opens=send.opens,
         closed=_is_closed(record, plan),
         wake_at=now if plan.sends else plan.wake_at,
     )

@@ -11,26 +11,27 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
 
 from alertrouter.alert import Alert
-from alertrouter.delivery.fallback import DirectPath
+from alertrouter.delivery.fallback import DirectPath, _decide_without_counts
 from alertrouter.delivery.journal import Journal
-from alertrouter.delivery.judging import ActiveRules
+from alertrouter.delivery.judging import ActiveRules, Counts
 from alertrouter.delivery.reconcile import Plan
 from alertrouter.delivery.worker import Worker
-from alertrouter.destinations.pagerduty import Outcome, classify
+from alertrouter.destinations.pagerduty import Outcome, TryAgain, classify
 from alertrouter.record import Record
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
-from alertrouter.rules.model import Decision, Ruleset
+from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset
 from alertrouter.sandbox import Call
 from alertrouter.sandbox.events_api import EventsApi
 from alertrouter.store.connect import Client, connect
 from alertrouter.store.embedded import start_embedded
-from alertrouter.store.store import AlertStore, Dedup
+from alertrouter.store.store import AlertStore, Dedup, Threshold
 
 
 class WorldClock:
@@ -46,41 +47,81 @@ class WorldClock:
 class PagerDutyInMemory:
     """Takes the place of the client: judges events as the sandbox does, or answers as it is told to.
 
-    answer:  an HTTP status that it gives instead of taking events; 0 for none.
-    calls:   every call, in order; whoever has read them may clear them.
+    answer:     an HTTP status that it gives instead of taking events; 0 for none.
+    impatient:  whoever sends has no time to wait for a better answer.
+    calls:      every call, in order; whoever has read them may clear them.
     """
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self.api = EventsApi()
         self.answer = 0
+        self.impatient = False
         self.calls: list[Call] = []
 
     async def send(self, body: bytes) -> Outcome:
         """What PagerDuty makes of one encoded event."""
         now = self._clock()
         if self.answer and self.answer != 202:
-            return classify(self.answer, {}, b"", now)
+            outcome = classify(self.answer, {}, b"", now)
+            if self.impatient and isinstance(outcome, TryAgain) and outcome.retry_after_ms is None:
+                raise TimeoutError  # the direct path would try until its five seconds are over
+            return outcome
         call = self.api.enqueue(body, now)
         self.calls.append(call)
         return classify(call.status, {}, msgspec.json.encode(call.answer), now)
 
 
+class _Answers(dict[CountQuery | CacheQuery, int | str | None]):
+    """What the store answered to rules. To what it was not asked, nothing."""
+
+    def __contains__(self, query: object) -> bool:
+        return True
+
+    def __missing__(self, query: CountQuery | CacheQuery) -> int | None:
+        return 0 if isinstance(query, CountQuery) else None
+
+
+class _WatchedStore(AlertStore):
+    """The store, which writes down what rules ask of it, and when the next record is due (ms, 0 for none)."""
+
+    answers: dict[CountQuery | CacheQuery, int | str | None]
+    due_at: int = 0
+
+    async def claim_due(self, now: int, most: int) -> tuple[list[Record], int]:
+        records, self.due_at = await super().claim_due(now, most)
+        return records, self.due_at
+
+    async def count(self, record: Record, thresholds: Sequence[Threshold], now: int) -> Sequence[int]:
+        counts = await super().count(record, thresholds, now)
+        for each, answer in zip(thresholds, counts, strict=True):
+            for resetting in (False, True):  # the store is not told which
+                self.answers[CountQuery(each.key, each.window_ms, resetting, each.only_look)] = answer
+        return counts
+
+    async def remembered(self, names: Sequence[str]) -> list[str | None]:
+        values = await super().remembered(names)
+        self.answers.update(zip(map(CacheQuery, names), values, strict=True))
+        return values
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What was decided about a record at `at` (ms)."""
+    """What was decided about a record at `at` (ms). `counts` are the answers that the rules were given."""
 
     at: int
     record: Record
     decision: Decision
     plan: Plan
+    counts: Counts = field(default_factory=_Answers)
 
 
 @dataclass(slots=True)
 class World:
     """One installation and its PagerDuty.
 
-    judgements:  every one, in order; whoever has read them may clear them.
+    judgements:    every one, in order; whoever has read them may clear them.
+    destinations:  the name behind each routing key that was ever in force.
     """
 
     client: Client
@@ -92,21 +133,25 @@ class World:
     page_short: bool = False
     pagerduty: PagerDutyInMemory = field(init=False)
     judgements: list[Judgement] = field(default_factory=list)
+    destinations: dict[str, str] = field(default_factory=dict)
     redis_is_away: bool = False
-    store: AlertStore = field(init=False)
+    store: _WatchedStore = field(init=False)
     worker: Worker = field(init=False)
     direct: DirectPath = field(init=False)
+    _journal: Journal | None = None
     _processes: int = 0
 
     def __post_init__(self) -> None:
         self.pagerduty = PagerDutyInMemory(self.clock)
+        self._name_keys()
         self.restart()
 
     def restart(self) -> None:
         """Another process on the same data."""
         self._processes += 1
         owner = f"{self._processes}"
-        self.store = AlertStore(self.client, instance=self.instance, owner=owner, dedup=self.dedup)
+        self.store = _WatchedStore(self.client, instance=self.instance, owner=owner, dedup=self.dedup, history_length=0)
+        self.store.answers = _Answers()
         self.worker = Worker(
             self.store,
             self.pagerduty,
@@ -116,12 +161,22 @@ class World:
             page_short=self.page_short,
             on_judged=self._note,
         )
-        journal = Journal(self.folder / self.instance, owner)
-        self.direct = DirectPath(self.pagerduty, lambda: self.active, self.clock, journal)
+        self.close()
+        self._journal = Journal(self.folder / self.instance, owner)
+        self.direct = DirectPath(self.pagerduty, lambda: self.active, self.clock, self._journal)
         self.worker.rejudge()
 
+    def close(self) -> None:
+        """Give up the file of this process: another one may adopt it."""
+        if self._journal is not None:
+            self._journal.close()
+
     def _note(self, record: Record, decision: Decision, plan: Plan, now: int) -> None:
-        self.judgements.append(Judgement(now, record, decision, plan))
+        counts, self.store.answers = self.store.answers, _Answers()
+        self.judgements.append(Judgement(now, record, decision, plan, counts))
+
+    def _name_keys(self) -> None:
+        self.destinations.update((key, name) for name, key in self.active.routing_keys.items())
 
     async def hear(self, *alerts: Alert) -> Sequence[StrEnum]:
         """Take alerts in and let everything follow that follows at once; returns what each was.
@@ -129,10 +184,18 @@ class World:
         Raises StoreUnavailable where their sender would be asked to try again.
         """
         if self.redis_is_away:
-            return await self.direct.accept(alerts)
+            self.pagerduty.impatient = True
+            try:
+                return await self.direct.accept(alerts)
+            finally:
+                self.pagerduty.impatient = False
         words = await self.store.accept(alerts, self.clock())
         await self.worker.run_until_idle()
         return words
+
+    def decide_past_redis(self, alert: Alert) -> Decision:
+        """What the direct path makes of an alert now."""
+        return _decide_without_counts(alert, self.active, self.clock())
 
     async def advance_to(self, at: int) -> None:
         """Go on to `at` (ms since the epoch), and on the way do what falls due, when it does."""
@@ -151,6 +214,7 @@ class World:
     async def change_rules(self, active: ActiveRules) -> None:
         """Put others in force, and judge again what the old ones kept from being sent."""
         self.active = active
+        self._name_keys()
         self.worker.rejudge()
         if not self.redis_is_away:
             await self.worker.run_until_idle()
@@ -165,7 +229,8 @@ class World:
 def keys_for(ruleset: Ruleset) -> ActiveRules:
     """The rules with a made-up key behind each destination: none of them is a secret, and each is told apart."""
     names = [DEFAULT_DESTINATION, *(f"pagerduty:{name}" for name, each in ruleset.services.items() if each.routing_key)]
-    keys: Mapping[str, str] = {name: f"{number:032d}" for number, name in enumerate(names)}
+    # of the name alone: what was opened under other rules is closed under these
+    keys: Mapping[str, str] = {name: sha256(name.encode()).hexdigest()[:32] for name in names}
     return ActiveRules(ruleset, MappingProxyType(keys))
 
 

@@ -122,20 +122,30 @@ class Client(Redis):
         try:
             async with asyncio.timeout(COMMAND_S):
                 try:
-                    return await attempt()
+                    return await _tell_losses(attempt)
                 except BusyLoadingError:
                     raise  # it takes longer than we have
                 except _ELSEWHERE:
                     self.forget()
                 except TryAgainError:
                     await asyncio.sleep(_TRY_AGAIN_S)
-                return await attempt()
+                return await _tell_losses(attempt)
         except TimeoutError as error:
             self.forget()
             raise RedisTimeoutError(f"no answer within {COMMAND_S:.0f} s") from error
         except (*_ELSEWHERE, RedisTimeoutError):
             self.forget()
             raise
+
+
+async def _tell_losses(attempt: Callable[[], Awaitable[T]]) -> T:
+    """The attempt, with the one error for a lost connection that uvloop has of its own as the usual one."""
+    try:
+        return await attempt()
+    except RuntimeError as error:
+        if "the handler is closed" not in str(error):
+            raise
+        raise RedisConnectionError(str(error)) from error
 
 
 #: Another server may be the one to ask by now. AskError is MovedError's base: a slot on its way is not followed.
@@ -293,13 +303,31 @@ def _master_and_database(path: str) -> tuple[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """One Sentinel's view of the master: where it is, since which election, and whether it is thought dead."""
+class View:
+    """One Sentinel's view of the master.
+
+    epoch:    of the election that it won.
+    doubted:  this Sentinel does not reach it.
+    down:     enough of them do not.
+    """
 
     address: Address
     epoch: int
-    doubted: bool
-    down: bool
+    doubted: bool = False
+    down: bool = False
+
+
+def choose_master(views: Sequence[View]) -> Address | None:
+    """The winner of the newest election that any Sentinel knows of; None where it is held for dead.
+
+    The first answer will not do: a Sentinel that was split off together with the old master still names that. And what
+    is written to a master that is about to be replaced is lost.
+    """
+    address = max(views, key=lambda view: view.epoch).address
+    same = [view for view in views if view.address == address]
+    if any(view.down for view in same) or sum(view.doubted for view in same) > len(views) / 2:
+        return None
+    return address
 
 
 class _Sentinels:
@@ -314,20 +342,16 @@ class _Sentinels:
         self._login = login
 
     async def master(self) -> Address:
-        """Where the master is by the newest election that any Sentinel knows of.
-
-        The first answer will not do: a Sentinel that was partitioned together with the old master still names that.
-        """
+        """Where the master is. Raises RedisConnectionError where there is none, or nobody knows."""
         views = [view for view in await _ask_all(self._hosts, self._ask) if view is not None]
         if not views:
             raise RedisConnectionError(f"no Sentinel that answers knows a master named {self._name!r}")
-        newest = max(views, key=lambda view: view.epoch)
-        doubts = sum(view.doubted for view in views if view.address == newest.address)
-        if any(view.down for view in views if view.address == newest.address) or doubts > len(views) / 2:
+        address = choose_master(views)
+        if address is None:
             raise RedisConnectionError(f"Sentinel holds the master {self._name!r} for dead and has no other yet")
-        return newest.address
+        return address
 
-    async def _ask(self, host: Address) -> _View | None:
+    async def _ask(self, host: Address) -> View | None:
         try:
             return await self._view(host, {})
         except (AuthenticationError, ResponseError):
@@ -335,7 +359,7 @@ class _Sentinels:
                 raise
             return await self._view(host, self._login)  # it asks for a password: the same one
 
-    async def _view(self, host: Address, login: Mapping[str, Any]) -> _View | None:
+    async def _view(self, host: Address, login: Mapping[str, Any]) -> View | None:
         async with _briefly(host, {**self._options, **login}) as sentinel:
             address = await sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)
             if address is None:
@@ -344,7 +368,7 @@ class _Sentinels:
         state = dict(zip(flat[::2], flat[1::2], strict=True))
         # amid a failover the address is already the new one, while the state still speaks of the old one
         flags = state[b"flags"].split(b",") if [state[b"ip"], state[b"port"]] == address else []
-        return _View(
+        return View(
             address=(address[0].decode(), int(address[1])),
             epoch=int(state[b"config-epoch"]),
             doubted=b"s_down" in flags,

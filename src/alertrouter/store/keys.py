@@ -23,7 +23,7 @@ class Keys:
     members:  prefix of one set per incident that several alerts share: `members` + destination + key
     epoch:    random text, as old as the data: another one means that what was stored is gone
     dead:     hash of dead letters, "<id> <version> <destination>" to JSON
-    history:  capped stream of how alerts ended
+    history:  capped stream of what was heard, what was sent, and how alerts ended
     """
 
     alert: str

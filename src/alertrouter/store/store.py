@@ -40,6 +40,7 @@ WINDOW_SLACK_MS = 15_000
 #: A late copy of an episode already resolved waits this long for its own resolve.
 LATE_COPY_HOLD_MS = 30_000
 CLOSED_LIFETIME_MS = 24 * 3600 * 1000
+#: Entries. A heard one holds its alert, about 3 kB; the others take some 200 bytes.
 HISTORY_LENGTH = 100_000
 
 _RANK_STEP = 10**13  # larger than any time in ms, so that rank orders before age; their sum is exact in a double
@@ -90,6 +91,14 @@ class Dedup:
     mode: str = "rolling"
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryExtent:
+    """length: entries that are there.  added: entries that were ever put down, these included."""
+
+    length: int
+    added: int
+
+
 class Accepted(StrEnum):
     """What accept made of one alert, beyond the kinds of News."""
 
@@ -98,11 +107,26 @@ class Accepted(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """A send that is to wait for its turn.
+
+    routing_key:  "" keeps the one in use.
+    dedup_key:    of a shared incident; "" for the alert's own.
+    opens:        the heard version that it triggers; 0 for what opens nothing.
+    """
+
+    destination: str
+    rank: int
+    routing_key: str = field(default="", repr=False)
+    dedup_key: str = ""
+    opens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """What was decided about a claimed record.
 
     parked:  rules keep it from being sent; other rules may not.
-    sends:   (destination, rank, routing key, or "" if pinned, key of a shared incident, or "").
     """
 
     record: Record
@@ -112,7 +136,7 @@ class Judged:
     service: str
     wake_at: int
     closed: bool
-    sends: tuple[tuple[str, int, str, str], ...] = field(repr=False)  # holds routing keys
+    sends: tuple[Queued, ...]
     parked: bool = False
     suspended_until: int = 0
 
@@ -152,6 +176,7 @@ class Settlement:
 
     rung, rerouted:  the other form to send it in.
     key:             the routing key to use from now on; "" keeps the one in use.
+    opens:           the heard version that it triggers; 0 for what opens nothing.
     """
 
     claim: Claim
@@ -167,6 +192,7 @@ class Settlement:
     rung: int = 0
     rerouted: bool = False
     key: str = field(default="", repr=False)
+    opens: int = 0
 
 
 class AlertStore:
@@ -183,10 +209,12 @@ class AlertStore:
         owner: str = "",
         dedup: Dedup | None = None,
         wait_replicas: int = 0,
+        history_length: int = HISTORY_LENGTH,
         script_flags: bool = True,
     ) -> None:
         """`wait_replicas` must have what is accepted; more than 0 needs a `Client` of ours.
 
+        `history_length` is how many entries of the history are kept at least; 0 keeps none.
         `script_flags` is off only for fakeredis, which does not know the `#!lua` line.
         """
         # redis-py types every answer as bytes or text, decoded or not; ours are never decoded
@@ -194,6 +222,7 @@ class AlertStore:
         self.keys: Keys = keys_of(instance)
         self.owner = owner or f"{os.getpid()}-{os.urandom(4).hex()}"
         self._dedup = dedup or Dedup()
+        self._history_length = history_length
         self._turn = 0
         self._scripts = {name: _script(name, kinds, script_flags) for name, kinds in _SCRIPTS.items()}
         self._accepting = Merge(self._accept, most=MOST_PER_CALL)
@@ -225,7 +254,7 @@ class AlertStore:
                 dedup.resend_after_ms,
                 LATE_COPY_HOLD_MS,
                 dedup.mode,
-                HISTORY_LENGTH,
+                self._history_length,
                 keys.wait,
                 int(replayed),
                 *chain.from_iterable(
@@ -274,6 +303,17 @@ class AlertStore:
                     alert.episode,
                 ],
             )
+            await self.note(
+                {
+                    "kind": "sent",
+                    "id": alert.id,
+                    "at": str(told.at),
+                    "destination": told.destination,
+                    "result": "delivered" if told.state is not State.NOTHING else "unsure",
+                    "state": told.state.value,
+                    "reason": "sent past Redis while it was away",
+                }
+            )
 
     async def claim_due(self, now: int, most: int) -> tuple[list[Record], int]:
         """Lease up to `most` records to judge, taking back what dead workers held.
@@ -284,7 +324,7 @@ class AlertStore:
         answer = await self._run(
             "claim_due",
             [keys.due, keys.owners, self._leases, keys.dead],
-            [now, self.owner, LEASE_MS, OWNER_DEAD_AFTER_MS, most, keys.alert, keys.leases, MOST_TAKEOVERS],
+            [now, self.owner, LEASE_MS, OWNER_DEAD_AFTER_MS, most, keys.alert, keys.leases, MOST_TAKEOVERS, keys.calls],
         )
         readable = [(id_, await self._read(id_, "\n\n" + id_.decode(), flat)) for id_, flat in answer[1:]]
         return [record for _, record in readable if record is not None], int(float(answer[0] or 0))
@@ -339,7 +379,7 @@ class AlertStore:
     async def judged(self, batch: Sequence[Judged], now: int) -> None:
         """Put down what was decided. A record with newer news is left due instead."""
         keys = self.keys
-        arguments: list[str | int] = [now, keys.alert, keys.wait, CLOSED_LIFETIME_MS, HISTORY_LENGTH]
+        arguments: list[str | int] = [now, keys.alert, keys.wait, CLOSED_LIFETIME_MS, self._history_length]
         for item in batch:
             arguments += [
                 item.record.id,
@@ -354,9 +394,10 @@ class AlertStore:
                 item.suspended_until,
                 len(item.sends),
             ]
-            for destination, rank, routing_key, dedup_key in item.sends:
-                score = rank * _RANK_STEP + item.record.last_heard
-                arguments += [destination, score, routing_key, _limited_as(routing_key), dedup_key]
+            for send in item.sends:
+                score = send.rank * _RANK_STEP + item.record.last_heard
+                key = send.routing_key
+                arguments += [send.destination, score, key, _limited_as(key), send.dedup_key, send.opens]
         await self._run("judged", [keys.due, self._leases, keys.waiting, keys.history, keys.parked], arguments)
 
     async def claim_sends(self, now: int, most: int, calls_per_minute: int) -> tuple[list[Claim], int]:
@@ -455,6 +496,7 @@ class AlertStore:
         alert = alarm(
             "redis-replicas-gone",
             "Redis has too few replicas; alerts are accepted without them",
+            severity=Severity.ERROR,
             firing=missing,
             details={"wanted": self._replicas.wanted, "what to do": "Bring the replicas back. This ends by itself."},
         )
@@ -499,7 +541,8 @@ class AlertStore:
                     keys.alert,
                     REPAIR_AFTER_MS,
                     CLOSED_LIFETIME_MS,
-                    HISTORY_LENGTH,
+                    self._history_length,
+                    keys.calls,
                     *chain.from_iterable(
                         (
                             item.claim.record.id,
@@ -519,6 +562,7 @@ class AlertStore:
                             int(item.rerouted),
                             item.key,
                             _limited_as(item.key),
+                            item.opens,
                         )
                         for item, _ in batch
                     ),
@@ -551,9 +595,50 @@ class AlertStore:
 
     async def history(self, most: int) -> list[dict[str, str]]:
         """How alerts ended, newest first."""
+        ends: list[dict[str, str]] = []
+        before = "+"
+        while len(ends) < most:
+            entries = await self.history_entries("-", before, most, newest_first=True)
+            if not entries:
+                break
+            ends += (fields for _, fields in entries if "outcome" in fields)
+            before = f"({entries[-1][0]}"
+        return ends[:most]
+
+    async def history_entries(
+        self, first: str, last: str, most: int, *, newest_first: bool = False
+    ) -> list[tuple[str, dict[str, str]]]:
+        """Up to `most` entries of the history from `first` to `last`, each with its id, "<ms by Redis' clock>-<number>".
+
+        Bounds are such ids, or the ms alone; "(" before one leaves it out, "-" and "+" are the ends.
+        """
         async with _as_unavailable():
-            entries = await self._client.xrevrange(self.keys.history, count=most)
-        return [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in entries]
+            if newest_first:
+                entries = await self._client.xrevrange(self.keys.history, last, first, count=most)
+            else:
+                entries = await self._client.xrange(self.keys.history, first, last, count=most)
+        return [
+            (id_.decode(), {name.decode(): value.decode() for name, value in fields.items()}) for id_, fields in entries
+        ]
+
+    async def history_extent(self) -> HistoryExtent:
+        """How much history there is, and how much of it was trimmed."""
+        async with _as_unavailable():
+            if not await self._client.exists(self.keys.history):
+                return HistoryExtent(0, 0)
+            found = await self._client.xinfo_stream(self.keys.history)
+        return HistoryExtent(int(found["length"]), int(found["entries-added"]))
+
+    async def note(self, entry: Mapping[str, str]) -> None:
+        """Put one entry into the history."""
+        if self._history_length:
+            async with _as_unavailable():
+                await self._client.xadd(self.keys.history, entry, maxlen=self._history_length, approximate=True)
+
+    async def trim_history(self, before: int) -> None:
+        """Let go of entries older than `before` (ms by Redis' clock)."""
+        async with _as_unavailable():
+            await self._client.xtrim(self.keys.history, minid=str(before), approximate=True)
 
     async def backlog(self, now: int) -> dict[str, int]:
         """How many records are due now, scheduled for later, waiting to be sent, leased, and dead-lettered."""
@@ -715,6 +800,8 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
                 dead=int(half.get("dead", 0)),
                 unsure=int(half.get("unsure", 0)),
                 lease_until=int(half.get("lease_until", 0)),
+                opens=int(half.get("opens", 0)),
+                maybe_open=int(half.get("maybe_open", 0)),
                 refused=int(half.get("refused", 0)),
                 rung=int(half.get("rung", 0)),
                 rerouted=half.get("rerouted") == "1",

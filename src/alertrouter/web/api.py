@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from alertrouter.errors import StoreUnavailable
+from alertrouter.history.entries import KINDS, Entry, Filter, encode, entries_of
 from alertrouter.record import Record
 from alertrouter.web.auth import Tokens, unauthorized
 
 _MOST_ENTRIES = 1000
+_ENTRIES = 100
+#: Entries of the stream that one request looks at: one that finds little says where to go on.
+_LOOKED_AT = 20_000
+_AT_ONCE = 500
+_PLACE = re.compile(r"\d+-\d+")
+#: The header that says where the next page begins: what to give as `cursor`. Missing on the last page.
+CURSOR = "X-Alertrouter-Cursor"
+
+HistoryEntries = Callable[..., Awaitable[Sequence[tuple[str, Mapping[str, str]]]]]
 
 
 class Api:
-    """The read-only API. `record` finds one alert's record by id, `history` the newest ends first."""
+    """The read-only API.
+
+    record:   finds one alert's record by id.
+    history:  entries of the stream from one id to another, oldest or newest first.
+    shadow:   what the shadow rules would have done otherwise; None where there are none.
+    """
 
     def __init__(
         self,
         *,
         record: Callable[[str], Awaitable[Record | None]],
-        history: Callable[[int], Awaitable[Sequence[Mapping[str, str]]]],
+        history: HistoryEntries,
+        shadow: Callable[[], Mapping[str, object] | None],
         tokens: Tokens,
     ) -> None:
         self._record = record
         self._history = history
+        self._shadow = shadow
         self._tokens = tokens
 
     async def alert(self, request: web.Request) -> web.Response:
@@ -41,16 +60,93 @@ class Api:
         return web.json_response(_shown(record))
 
     async def history(self, request: web.Request) -> web.Response:
-        """How alerts ended, newest first; `?limit=` up to 1000."""
+        """How alerts ended, newest first, a page at a time; with `kind` also what was heard and what was sent.
+
+        since, until:  ms since the epoch, by Redis' clock.
+        service, source, outcome, alert:  whose.
+        kind:          heard, duplicate, ended, sent, shadow: some, comma-separated, or all.
+        order:         newest (as a rule) or oldest first.
+        limit:         up to 1000.  cursor: of the page before, from its header X-Alertrouter-Cursor.
+        """
         if not self._tokens.admit(request.headers):
             return unauthorized()
-        limit = request.query.get("limit", "100")
-        if not limit.isdecimal() or not 1 <= int(limit) <= _MOST_ENTRIES:
-            return web.json_response({"error": f"limit is a number from 1 to {_MOST_ENTRIES}"}, status=400)
         try:
-            return web.json_response(list(await self._history(int(limit))))
+            question = _question(request.query)
+        except ValueError as wrong:
+            return web.json_response({"error": str(wrong)}, status=400)
+        try:
+            found, cursor = await self._find(question)
         except StoreUnavailable as error:
             return web.json_response({"error": str(error)}, status=503)
+        headers = {CURSOR: cursor} if cursor else {}
+        return web.Response(body=encode(found), content_type="application/json", headers=headers)
+
+    async def _find(self, question: _Question) -> tuple[list[Entry], str]:
+        """The entries of one page, and where the next one begins; "" for nowhere."""
+        found: list[Entry] = []
+        first, last, place = question.first, question.last, ""
+        for _ in range(_LOOKED_AT // _AT_ONCE):
+            entries = await self._history(first, last, _AT_ONCE, newest_first=question.newest_first)
+            for id_, fields in entries:
+                found += (entry for entry in entries_of(id_, fields) if question.wanted.takes(entry))
+                if len(found) >= question.limit:  # all of one entry of the stream go on one page
+                    return found, id_
+            if len(entries) < _AT_ONCE:
+                return found, ""
+            place = entries[-1][0]
+            first, last = (first, f"({place}") if question.newest_first else (f"({place}", last)
+        return found, place
+
+    async def shadow(self, request: web.Request) -> web.Response:
+        """What the shadow rules would have done otherwise."""
+        if not self._tokens.admit(request.headers):
+            return unauthorized()
+        summary = self._shadow()
+        if summary is None:
+            return web.json_response({"error": "no shadow rules; set ALERTROUTER_SHADOW_RULES"}, status=404)
+        return web.Response(body=encode(summary), content_type="application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Which entries are asked for, and between which ids of the stream they are."""
+
+    wanted: Filter
+    first: str
+    last: str
+    newest_first: bool
+    limit: int
+
+
+def _question(query: Mapping[str, str]) -> _Question:
+    """Raises ValueError, with what to write instead."""
+    limit = query.get("limit", str(_ENTRIES))
+    if not limit.isdecimal() or not 1 <= int(limit) <= _MOST_ENTRIES:
+        raise ValueError(f"limit is a number from 1 to {_MOST_ENTRIES}")
+    order = query.get("order", "newest")
+    if order not in ("newest", "oldest"):
+        raise ValueError("order is newest or oldest")
+    kinds = frozenset(filter(None, query.get("kind", "").split(",")))
+    if strange := kinds - {*KINDS, "all"}:
+        raise ValueError(f"kind is one of {', '.join(KINDS)} or all, not {', '.join(sorted(strange))}")
+    times = {name: query.get(name, "") for name in ("since", "until")}
+    if wrong := [name for name, value in times.items() if value and not value.isdecimal()]:
+        raise ValueError(f"{wrong[0]} is a time in milliseconds since the epoch")
+    cursor = query.get("cursor", "")
+    if cursor and not _PLACE.fullmatch(cursor):
+        raise ValueError(f"cursor is what {CURSOR} said")
+    first, last = times["since"] or "-", f"({times['until']}" if times["until"] else "+"
+    if cursor:
+        first, last = (first, f"({cursor}") if order == "newest" else (f"({cursor}", last)
+    wanted = Filter(
+        service=query.get("service", ""),
+        source=query.get("source", ""),
+        outcome=query.get("outcome", ""),
+        alert=query.get("alert", ""),
+        kinds=kinds - {"all"},
+        ends_only=not kinds,
+    )
+    return _Question(wanted, first, last, order == "newest", int(limit))
 
 
 def _shown(record: Record) -> dict[str, Any]:

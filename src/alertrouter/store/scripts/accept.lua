@@ -1,6 +1,6 @@
 -- accept: take alerts in, tell duplicates from news.
 -- KEYS  1 due  2 history  3 parked  4.. one alert record per alert, in the order of ARGV
--- ARGV  1 now  2 window  3 resend_after  4 hold (all ms)  5 dedup mode: rolling | fixed  6 history length
+-- ARGV  1 now  2 window  3 resend_after  4 hold (all ms)  5 dedup mode: rolling | fixed  6 history length, 0 for none
 --       7 prefix of wait queues  8 replayed (0|1): heard at `now`, long ago perhaps, and told of only now
 --       then per alert 7: id, status, severity, episode, episode_at, ended_at, alert (JSON)
 -- Returns one word per alert: the kind of news (new, episode, severity, status, refresh, again),
@@ -8,6 +8,19 @@
 -- Numbers come and go as text: Lua prints them with 14 digits only, enough for milliseconds and no more.
 local now, window, resend_after, hold = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local rolling, history_length, replayed = ARGV[5] == 'rolling', ARGV[6], ARGV[8] == '1'
+
+local function put_down(...)
+  if history_length ~= '0' then
+    redis.call('XADD', KEYS[2], 'MAXLEN', '~', history_length, '*', 'at', ARGV[1], 'kind', ...)
+  end
+end
+
+-- Duplicates that come in a row are one entry, "<status> <id>" each: a storm of them must not push out the rest.
+local repeated = {}
+local function put_down_repeated()
+  if #repeated > 0 then put_down('duplicate', 'heard', cjson.encode(repeated)) end
+  repeated = {}
+end
 
 -- Another occurrence than the record's: another name, and a later start where both are dated.
 local function is_later(r, episode, episode_at)
@@ -55,7 +68,7 @@ for i = 1, #KEYS - 3 do
   local id, status, severity, episode = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local episode_at, ended_at, alert = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), ARGV[at + 7]
   local f = redis.pcall('HMGET', key, 'version', 'status', 'severity', 'episode', 'episode_at', 'window_ends',
-    'outcome', 'delivered_at', 'waits', 'fired_version', 'last_heard')
+    'outcome', 'delivered_at', 'waits', 'fired_version', 'last_heard', 'repeated_at')
   local kind
   if f.err then
     kind = 'error'
@@ -65,23 +78,31 @@ for i = 1, #KEYS - 3 do
       r = {status = f[2], severity = f[3], episode = f[4], episode_at = tonumber(f[5]), window_ends = tonumber(f[6]),
         outcome = f[7], delivered_at = tonumber(f[8] or '0'), fired_version = tonumber(f[10] or '0')}
     end
-    if replayed and r and tonumber(f[11]) > now then
+    if replayed and r and math.max(tonumber(f[11]), tonumber(f[12] or '0')) > now then
       kind = 'older'
     else
       kind = judge(r, status, severity, episode, episode_at, ended_at)
     end
-    if kind == 'older' then
-      -- nothing: what was heard since stands
-    elseif kind == 'duplicate' then
+    if kind == 'duplicate' then
+      repeated[#repeated + 1] = status .. ' ' .. id
       redis.call('HINCRBY', key, 'count', 1)
       if status == 'firing' then
         redis.call('HSET', key, 'last_heard', ARGV[1])
         if rolling then redis.call('HSET', key, 'window_ends', string.format('%.0f', now + window)) end
+      elseif status == 'resolved' then
+        redis.call('HSET', key, 'repeated_at', ARGV[1]) -- what is told of later, and was heard before, does not undo it
       end
     elseif kind == 'stale' then
-      redis.call('XADD', KEYS[2], 'MAXLEN', '~', history_length, '*', 'id', id, 'at', ARGV[1], 'outcome', 'stale',
+      put_down_repeated()
+      put_down('heard', 'id', id, 'news', kind, 'alert', alert, 'outcome', 'stale',
         'reason', 'a resolve older than the episode now firing')
+    elseif kind == 'older' then
+      put_down_repeated()
+      put_down('heard', 'id', id, 'news', kind, 'alert', alert) -- what was heard since stands
     else
+      put_down_repeated()
+      -- due before it is heard: were anything below to fail, it would be looked at for nothing, and not lost
+      redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id)
       local version = redis.call('HINCRBY', key, 'version', 1)
       local hold_until = '0'
       if kind == 'new' and r and episode ~= '' and not is_later(r, episode, episode_at) and r.episode ~= '' then
@@ -112,9 +133,10 @@ for i = 1, #KEYS - 3 do
         for destination in string.gmatch(f[9], '[^\n]+') do redis.call('ZREM', ARGV[7] .. destination, id) end
       end
       redis.call('ZREM', KEYS[3], id)
-      redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id)
+      put_down('heard', 'id', id, 'news', kind, 'version', version, 'alert', alert)
     end
   end
   results[i] = kind
 end
+put_down_repeated()
 return results

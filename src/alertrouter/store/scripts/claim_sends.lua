@@ -34,11 +34,11 @@ for n = 1, #destinations do
   end
   if take > 0 then
     for _, id in ipairs(redis.call('ZRANGE', queue, 0, take - 1)) do
-      redis.call('ZREM', queue, id)
       local key = record_prefix .. id
       local leased_until = redis.call('HGET', key, 't:' .. destination .. ':lease_until')
       if leased_until and tonumber(leased_until) > now then
         redis.call('ZADD', KEYS[5], 'LT', leased_until, id) -- one send at a time: after that one it is judged again
+        redis.call('ZREM', queue, id)
       elseif redis.call('EXISTS', key) == 1 then
         local fence = string.format('%.0f', redis.call('INCR', KEYS[3]))
         redis.call('HSET', key, 't:' .. destination .. ':lease', fence, 't:' .. destination .. ':lease_until', lease_until)
@@ -47,8 +47,11 @@ for n = 1, #destinations do
           redis.call('ZADD', calls, ARGV[1], fence)
           redis.call('PEXPIRE', calls, minute)
         end
+        redis.call('ZREM', queue, id)
         claimed[#claimed + 1] = {destination, fence, lease_until, id, redis.call('HGETALL', key)}
         most = most - 1
+      else
+        redis.call('ZREM', queue, id)
       end
     end
   end
