@@ -86,10 +86,13 @@ class Service:
             max_in_flight=settings.max_in_flight,
             page_short=settings.page_short,
             held=lambda: self.intake.holds_sends(),
+            on_away=lambda: self.intake.redis_failed(),
             on_judged=self.shadow.heard if self.shadow else lambda *_: None,
         )
         direct = DirectPath(pagerduty, lambda: self.rules, clock, journal)
-        self.intake = Intake(store, direct, clock, fail_open=settings.fail_open)
+        self.intake = Intake(
+            store, direct, clock, fail_open=settings.fail_open, replicated=settings.redis_url is not None
+        )
         self._reloading = asyncio.Lock()
         self.url = ""
         self.embedded: EmbeddedRedis | None = None

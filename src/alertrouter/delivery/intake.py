@@ -22,20 +22,34 @@ _PROBE_MAY_TAKE_S = 1.0
 _FIRST_CONTACT_MS = 5_000
 #: Old sends wait for the journal to be taken in, but not for one that cannot be.
 _HOLD_AT_MOST_MS = 30_000
+#: And for the journals of other replicas, who find back to Redis within a second of us.
+_OTHERS_MS = 2_000
 
 _log = structlog.get_logger()
 
 
 class Intake:
-    """Takes alerts in. `fail_open` False means that without Redis every sender is asked to try again."""
+    """Takes alerts in.
+
+    fail_open:   False means that without Redis every sender is asked to try again.
+    replicated:  whether others may use the same Redis.
+    """
 
     def __init__(
-        self, store: AlertStore, direct: DirectPath, clock: Callable[[], int], *, fail_open: bool = True
+        self,
+        store: AlertStore,
+        direct: DirectPath,
+        clock: Callable[[], int],
+        *,
+        fail_open: bool = True,
+        replicated: bool = False,
     ) -> None:
         self._store = store
         self._direct = direct
         self._clock = clock
         self._fail_open = fail_open
+        self._others_ms = _OTHERS_MS if fail_open and replicated else 0
+        self._last_failure = -_OTHERS_MS
         self._breaker = Breaker()
         self._began = clock()
         self._met = False
@@ -67,6 +81,7 @@ class Intake:
     def _failed(self, reason: str) -> None:
         now = self._clock()
         self._breaker.failed(now)
+        self._last_failure = now
         self._hold_until = now + _HOLD_AT_MOST_MS
         if not self._away:
             self._away = True
@@ -75,10 +90,15 @@ class Intake:
 
     def holds_sends(self) -> bool:
         """Whether what waits in Redis may be out of date: something was sent past it that it has not been told of."""
-        if self._breaker.is_open:
+        now = self._clock()
+        if self._breaker.is_open or now < self._last_failure + self._others_ms:
             return True
         untold = self._left_over or self._direct.untold_bytes > 0
-        return untold and self._clock() < self._hold_until
+        return untold and now < self._hold_until
+
+    def redis_failed(self) -> None:
+        """The worker could not reach Redis either."""
+        self._last_failure = self._clock()
 
     async def watch(self) -> None:
         """Come back to Redis when it answers again, and tell it of everything that was sent past it."""

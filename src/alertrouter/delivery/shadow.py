@@ -136,7 +136,7 @@ class Shadow:
             self._known.pop(record.id, None)
             return
         self._differing += 1
-        self._by_field.update(found)
+        self._by_field.update(found.keys())
         self._by_service[live.service] += 1
         for field in found:
             telemetry.SHADOW_DIFFERENCES.labels(field).inc()

@@ -72,10 +72,12 @@ class Worker:
         max_in_flight: int = 64,
         page_short: bool = False,
         held: Callable[[], bool] = lambda: False,
+        on_away: Callable[[], None] = lambda: None,
         on_judged: Callable[[Record, Decision, Plan, int], None] = lambda *_: None,
     ) -> None:
         """`held` says when what waits in the store may be out of date, and nothing is to be sent.
 
+        `on_away` is called whenever the store did not answer.
         `on_judged` is told of every record that was claimed, what was decided about it, and when.
         """
         self._store = store
@@ -86,6 +88,7 @@ class Worker:
         self._max_in_flight = max_in_flight
         self._page_short = page_short
         self._held = held
+        self._on_away = on_away
         self._on_judged = on_judged
         self._in_flight: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
@@ -171,6 +174,7 @@ class Worker:
                     self._log.info("Redis is back")
                 away = False
             elif isinstance(error, StoreUnavailable):
+                self._on_away()
                 if not away:
                     self._log.error("Redis is away; accepted alerts wait in it", error=str(error))
                 away, pause = True, _STORE_AWAY_S

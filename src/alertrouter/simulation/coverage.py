@@ -6,25 +6,28 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
+from alertrouter.rules.cache import CacheVariable
 from alertrouter.rules.closures import Run, View, compile_node
 from alertrouter.rules.condition import Condition, Outcome
 from alertrouter.rules.document import Document, Key
 from alertrouter.rules.evaluate import evaluate
-from alertrouter.rules.finding import PlacedRule, RulesDirectory
+from alertrouter.rules.finding import PlacedRule
 from alertrouter.rules.model import Orchestration, Rule, Ruleset
 from alertrouter.rules.moment import Moment
 from alertrouter.rules.syntax import Joined, Node, Not, Span
 from alertrouter.simulation.cases import Case
+from alertrouter.simulation.conditioned import Conditioned, conditioned, leaves
 from alertrouter.simulation.play import Played
 
 
 class Leaf(NamedTuple):
-    """One test in a condition that is not made of others: of a rule, by the number of its condition and its place there."""
+    """One test in a condition that is not made of others: whose it is, the number of the condition, the place there."""
 
-    rule: str
+    key: str
     condition: int
     span: Span
 
@@ -84,7 +87,7 @@ class Coverage:
     matched, caught:         how often a rule matched, and a catch-all acted, by the names of rules and of orchestrations.
     answers:                 how often a leaf was true, and how often false.
     looked_at, acted:        the tests in which a rule was tried, and in which it matched.
-    caught_in:               the tests in which a catch-all acted.
+    entered, caught_in:      the tests in which an orchestration was entered, and in which its catch-all acted.
     """
 
     ruleset: Ruleset
@@ -94,6 +97,7 @@ class Coverage:
     answers: Counter[tuple[Leaf, bool]] = field(default_factory=Counter)
     looked_at: dict[str, dict[int, Case]] = field(default_factory=dict)
     acted: dict[str, dict[int, Case]] = field(default_factory=dict)
+    entered: dict[str, dict[int, Case]] = field(default_factory=dict)
     caught_in: dict[str, dict[int, Case]] = field(default_factory=dict)
     watched: Ruleset = field(init=False)
 
@@ -110,6 +114,7 @@ class Coverage:
                 continue
             again = evaluate(judged.alert, self.watched, judged.at, counts=judged.counts, trace=True)
             for each in again.trace:
+                self.entered.setdefault(each.orchestration, {})[id(case)] = case
                 if each.rule == "catch_all":
                     self.caught[each.orchestration] += 1
                     self.caught_in.setdefault(each.orchestration, {})[id(case)] = case
@@ -121,32 +126,32 @@ class Coverage:
 
     def files(self) -> list[FileCoverage]:
         """What was reached, by file."""
-        rules: dict[str, list[PlacedRule]] = {}
-        for placed in RulesDirectory(self.ruleset, self.documents, now=0).rules():
-            rules.setdefault(placed.orchestration.name, []).append(placed)
+        parts: dict[str, list[Conditioned]] = {}
+        for each in conditioned(self.ruleset, self.documents):
+            parts.setdefault(each.orchestration.name, []).append(each)
         return [
-            self._of_file(orchestration, rules.get(name, []), self.documents[name])
+            self._of_file(orchestration, parts.get(name, []), self.documents[name])
             for name, orchestration in self.ruleset.orchestrations.items()
             if self.documents[name].text.strip()
         ]
 
-    def _of_file(self, orchestration: Orchestration, rules: Sequence[PlacedRule], document: Document) -> FileCoverage:
-        tried = [each for each in rules if not each.rule.disabled]
-        leaves = [leaf for each in tried for leaf in _leaves_of(each.rule)]
-        unreached = [*self._unreached_rules(tried), *self._unreached_answers(tried)]
+    def _of_file(self, orchestration: Orchestration, parts: Sequence[Conditioned], document: Document) -> FileCoverage:
+        rules = [each.placed for each in parts if each.placed is not None]
+        of_all = [leaf for each in parts for leaf in _leaves_of(each)]
+        unreached = [*self._unreached_rules(rules), *self._unreached_answers(parts)]
         was_caught = self.caught[orchestration.name] > 0
         if not was_caught:
             unreached.append(_at(document, ("catch_all",), "catch_all", "", "no test ended in this catch-all"))
         return FileCoverage(
             file=document.file,
-            rules=(sum(self.matched[each.rule.name] > 0 for each in tried), len(tried)),
+            rules=(sum(self.matched[each.rule.name] > 0 for each in rules), len(rules)),
             conditions=(
-                sum(self.answers[leaf, holds] > 0 for leaf in leaves for holds in (True, False)),
-                2 * len(leaves),
+                sum(self.answers[leaf, holds] > 0 for leaf in of_all for holds in (True, False)),
+                2 * len(of_all),
             ),
             catch_alls=(int(was_caught), 1),
             unreached=sorted(unreached, key=lambda each: (each.line, each.column)),
-            lines=self._lines(orchestration, tried, document),
+            lines=self._lines(orchestration, parts, document),
         )
 
     def _unreached_rules(self, rules: Sequence[PlacedRule]) -> Iterator[Unreached]:
@@ -155,26 +160,26 @@ class Coverage:
                 message = f"no test made the rule `{each.rule.name}` match"
                 yield _at(each.document, each.at("rule"), "rule", each.rule.name, message)
 
-    def _unreached_answers(self, rules: Sequence[PlacedRule]) -> Iterator[Unreached]:
-        for each in rules:
-            for leaf in _leaves_of(each.rule):
+    def _unreached_answers(self, parts: Sequence[Conditioned]) -> Iterator[Unreached]:
+        for each in parts:
+            for leaf in _leaves_of(each):
                 missing = [holds for holds in (True, False) if not self.answers[leaf, holds]]
                 if not missing:
                     continue
-                text = each.rule.conditions[leaf.condition].text
+                text = each.conditions[leaf.condition].text
                 source = " ".join(text[leaf.span.start : leaf.span.end].split())
                 never = "reached" if len(missing) == 2 else str(missing[0]).lower()
-                found = each.in_condition(leaf.condition, leaf.span.start, f"`{source}` was never {never}", "")
-                yield Unreached(found.file, found.line, found.column, "condition", each.rule.name, found.message)
+                found = each.in_condition(leaf.condition, leaf.span.start, f"`{source}` was never {never}")
+                yield Unreached(found.file, found.line, found.column, "condition", each.rule, found.message)
 
-    def _lines(self, orchestration: Orchestration, rules: Sequence[PlacedRule], document: Document) -> dict[int, Line]:
-        """The lines of a rule's name and actions with how often it matched, those of its tests with their answers."""
+    def _lines(self, orchestration: Orchestration, parts: Sequence[Conditioned], document: Document) -> dict[int, Line]:
+        """The lines of a rule's name and actions with how often it matched, those of tests with their answers."""
         lines: dict[int, Line] = {}
-        for each in rules:
-            for key in ("rule", "then"):
-                _add(lines, document.problem(each.at(key), "").line, self.matched[each.rule.name])
-            for leaf in _leaves_of(each.rule):
-                line = each.in_condition(leaf.condition, leaf.span.start, "", "").line
+        for each in parts:
+            for key in ("rule", "then") if each.rule else ():
+                _add(lines, document.problem((*each.path, key), "").line, self.matched[each.rule])
+            for leaf in _leaves_of(each):
+                line = each.in_condition(leaf.condition, leaf.span.start, "").line
                 answers = self.answers[leaf, True], self.answers[leaf, False]
                 _add(lines, line, sum(answers), answers)
         if "catch_all" in document:
@@ -213,7 +218,7 @@ def as_lcov(files: Sequence[FileCoverage]) -> str:
 class _Watched(Condition):
     """A condition that tells of each leaf it comes to, in the order and no further than evaluation does."""
 
-    rule: str = ""
+    key: str = ""
     number: int = 0
     runs: Mapping[Span, Run] = field(default_factory=dict)
     note: Callable[[Leaf, bool], None] = lambda *_: None
@@ -231,48 +236,51 @@ class _Watched(Condition):
             case Joined(parts=parts):
                 return any(self.look(part, view, now) for part in parts)
         holds = self.runs[node.span](view, now) is True
-        self.note(Leaf(self.rule, self.number, node.span), holds)
+        self.note(Leaf(self.key, self.number, node.span), holds)
         return holds
 
 
 def _watched(ruleset: Ruleset, note: Callable[[Leaf, bool], None]) -> Ruleset:
     """The same rules, whose conditions tell what they come to when they are traced."""
 
-    def condition_of(rule: Rule, number: int, condition: Condition) -> _Watched:
-        runs = {node.span: compile_node(node) for node in _leaves(condition.tree)}
-        return _Watched(condition.text, condition.tree, condition.run, condition.counts, rule.name, number, runs, note)
+    def watched(key: str, conditions: Sequence[Condition]) -> tuple[_Watched, ...]:
+        return tuple(
+            _Watched(
+                each.text,
+                each.tree,
+                each.run,
+                each.counts,
+                key,
+                number,
+                {node.span: compile_node(node) for node in leaves(each.tree)},
+                note,
+            )
+            for number, each in enumerate(conditions)
+        )
 
     def rule_of(rule: Rule) -> Rule:
-        watched = tuple(condition_of(rule, number, each) for number, each in enumerate(rule.conditions))
-        return dataclasses.replace(rule, conditions=watched)
+        return dataclasses.replace(rule, conditions=watched(rule.name, rule.conditions))
+
+    def variable_of(variable: CacheVariable) -> CacheVariable:
+        # no trace is kept of these: they tell whenever they are run
+        conditions = watched(variable.key, variable.conditions)
+        telling = tuple(dataclasses.replace(each, run=partial(each.look, each.tree)) for each in conditions)
+        return dataclasses.replace(variable, conditions=telling)
 
     orchestrations = {
         name: dataclasses.replace(
-            each, sets=MappingProxyType({key: tuple(map(rule_of, rules)) for key, rules in each.sets.items()})
+            each,
+            sets=MappingProxyType({key: tuple(map(rule_of, rules)) for key, rules in each.sets.items()}),
+            cache_variables=tuple(map(variable_of, each.cache_variables)),
         )
         for name, each in ruleset.orchestrations.items()
     }
     return dataclasses.replace(ruleset, orchestrations=MappingProxyType(orchestrations))
 
 
-def _leaves(tree: Node) -> list[Node]:
-    """The tests that a condition is made of."""
-    found: list[Node] = []
-    ahead = [tree]
-    while ahead:
-        match node := ahead.pop():
-            case Not(part=part):
-                ahead.append(part)
-            case Joined(parts=parts):
-                ahead += reversed(parts)
-            case _:
-                found.append(node)
-    return found
-
-
-def _leaves_of(rule: Rule) -> list[Leaf]:
+def _leaves_of(part: Conditioned) -> list[Leaf]:
     return [
-        Leaf(rule.name, number, node.span)
-        for number, condition in enumerate(rule.conditions)
-        for node in _leaves(condition.tree)
+        Leaf(part.key, number, node.span)
+        for number, condition in enumerate(part.conditions)
+        for node in leaves(condition.tree)
     ]

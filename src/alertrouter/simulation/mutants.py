@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from alertrouter.rules.condition import Condition, ConditionError, compile_condition
-from alertrouter.rules.document import Document, Key
-from alertrouter.rules.finding import PlacedRule, RulesDirectory
+from alertrouter.rules.document import Document, Key, Problem
+from alertrouter.rules.finding import PlacedRule
 from alertrouter.rules.model import UNROUTED, Actions, Orchestration, Priority, Rule, Ruleset
 from alertrouter.rules.syntax import Joined, Node, Not
+from alertrouter.simulation.conditioned import Conditioned, conditioned
 
 #: Actions by the name they have in a file, in which nothing is left of them where they are dropped.
 _DROPPED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -39,37 +40,36 @@ _DROPPED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class Mutant:
     """The rules with one change. Line and column count from 1.
 
-    rule:    that was changed; "" for the catch-all of `orchestration`.
-    always:  it shows whenever the rule is tried; else only where it acts.
+    shown:  what was changed, as people call it. rule: its name, "" for a catch-all and for a cache variable.
+    shows:  when the change can be noticed.
     """
 
     file: str
     line: int
     column: int
     change: str
+    shown: str
     rule: str
     orchestration: str
-    always: bool
+    shows: Literal["rule tried", "rule acted", "catch-all acted", "orchestration entered"]
     ruleset: Callable[[], Ruleset]
 
     def __str__(self) -> str:
-        where = f"rule `{self.rule}`" if self.rule else "catch-all"
-        return f"{self.file}:{self.line}:{self.column}: {where}: {self.change}"
+        return f"{self.file}:{self.line}:{self.column}: {self.shown}: {self.change}"
 
 
 def mutants(ruleset: Ruleset, documents: Mapping[str, Document]) -> Iterator[Mutant]:
     """Every rule set with one condition, test or action negated or dropped. Disabled rules are left alone."""
-    for placed in RulesDirectory(ruleset, documents, now=0).rules():
-        if not placed.rule.disabled:
-            yield from _of_conditions(ruleset, placed)
-            yield from _of_actions(ruleset, placed)
+    for each in conditioned(ruleset, documents):
+        yield from _of_conditions(ruleset, each)
+        if each.placed is not None:
+            yield from _of_actions(ruleset, each.placed)
     for orchestration in ruleset.orchestrations.values():
         yield from _of_catch_all(ruleset, orchestration, documents[orchestration.name])
 
 
-def _of_conditions(ruleset: Ruleset, placed: PlacedRule) -> Iterator[Mutant]:
-    rule = placed.rule
-    for number, condition in enumerate(rule.conditions):
+def _of_conditions(ruleset: Ruleset, part: Conditioned) -> Iterator[Mutant]:
+    for number, condition in enumerate(part.conditions):
         seen = {condition.text}
         for change, at, text in _changed_texts(condition):
             if text in seen:
@@ -79,27 +79,34 @@ def _of_conditions(ruleset: Ruleset, placed: PlacedRule) -> Iterator[Mutant]:
                 changed = compile_condition(text)
             except ConditionError:  # it has grown over PagerDuty's limits
                 continue
-            conditions = (*rule.conditions[:number], changed, *rule.conditions[number + 1 :])
-            yield _mutant(ruleset, placed, number, at, change, conditions)
-        others = (*rule.conditions[:number], *rule.conditions[number + 1 :])
-        what = "dropped the condition" if others else "dropped the condition: the rule always matches"
-        yield _mutant(ruleset, placed, number, condition.tree.span.start, f"{what} {_shown(condition.text)}", others)
+            conditions = (*part.conditions[:number], changed, *part.conditions[number + 1 :])
+            yield _with_conditions(ruleset, part, part.in_condition(number, at, change), conditions)
+        others = (*part.conditions[:number], *part.conditions[number + 1 :])
+        always = "" if others else ": it always holds" if part.variable else ": the rule always matches"
+        change = f"dropped the condition{always} {_shown(condition.text)}"
+        yield _with_conditions(ruleset, part, part.in_condition(number, 0, change), others)
 
 
-def _mutant(
-    ruleset: Ruleset, placed: PlacedRule, number: int, at: int, change: str, conditions: tuple[Condition, ...]
-) -> Mutant:
-    found = placed.in_condition(number, at, change, "")
-    changed = dataclasses.replace(placed.rule, conditions=conditions)
+def _with_conditions(ruleset: Ruleset, part: Conditioned, found: Problem, conditions: tuple[Condition, ...]) -> Mutant:
+    def changed() -> Ruleset:
+        if part.placed is not None:
+            return _with_rule(ruleset, part.placed, dataclasses.replace(part.placed.rule, conditions=conditions))
+        variables = tuple(
+            dataclasses.replace(each, conditions=conditions) if each is part.variable else each
+            for each in part.orchestration.cache_variables
+        )
+        return _with(ruleset, dataclasses.replace(part.orchestration, cache_variables=variables))
+
     return Mutant(
         found.file,
         found.line,
         found.column,
-        change,
-        placed.rule.name,
-        placed.orchestration.name,
-        always=True,
-        ruleset=lambda: _with_rule(ruleset, placed, changed),
+        found.message,
+        part.shown,
+        part.rule,
+        part.orchestration.name,
+        "rule tried" if part.rule else "orchestration entered",
+        changed,
     )
 
 
@@ -138,10 +145,11 @@ def _of_actions(ruleset: Ruleset, placed: PlacedRule) -> Iterator[Mutant]:
             found.line,
             found.column,
             change,
+            f"rule `{rule.name}`",
             rule.name,
             placed.orchestration.name,
-            always=False,
-            ruleset=lambda changed=changed: _with_rule(ruleset, placed, changed),  # type: ignore[misc]
+            "rule acted",
+            lambda changed=changed: _with_rule(ruleset, placed, changed),  # type: ignore[misc]
         )
 
 
@@ -156,10 +164,11 @@ def _of_catch_all(ruleset: Ruleset, orchestration: Orchestration, document: Docu
             found.line,
             found.column,
             change,
+            "catch-all",
             "",
             orchestration.name,
-            always=False,
-            ruleset=lambda changed=changed: _with(ruleset, changed),  # type: ignore[misc]
+            "catch-all acted",
+            lambda changed=changed: _with(ruleset, changed),  # type: ignore[misc]
         )
 
 

@@ -214,7 +214,7 @@ class _Replayed:
         self._rolling = dedup.mode == "rolling"
         self._window = dedup.window_ms + (WINDOW_SLACK_MS if self._rolling else 0)
         #: Until when an unchanged firing alert is sure to be a duplicate, and when it will be forwarded again at the
-        #: soonest (ms). Of what was not delivered nobody can be sure.
+        #: soonest (ms). Of what was not delivered, and of fixed windows, nobody can be sure.
         self._sure: dict[str, tuple[int, int]] = {}
         self._next_due = 0
         #: Closed records by when they closed: production's Redis forgets them a day later.
@@ -256,7 +256,7 @@ class _Replayed:
                 has_news = True
                 self._closed.pop(alert.id, None)
                 self._sure.pop(alert.id, None)
-            elif self._rolling and (sure := self._sure.get(alert.id)) and alert.status is Status.FIRING:
+            elif (sure := self._sure.get(alert.id)) and alert.status is Status.FIRING:
                 self._sure[alert.id] = (now + self._window, sure[1])
         if has_news:
             await self._work()
@@ -281,7 +281,11 @@ class _Replayed:
             if record.status is Status.RESOLVED:
                 self._closed[record.id] = each.at
                 self._closed.move_to_end(record.id)
-            elif record.status is Status.FIRING and any(send.action is Action.TRIGGER for send in each.plan.sends):
+            elif (
+                self._rolling
+                and record.status is Status.FIRING
+                and any(send.action is Action.TRIGGER for send in each.plan.sends)
+            ):
                 self._sure[record.id] = (record.last_heard + self._window, each.at + again_after)
         return judged
 
@@ -323,13 +327,16 @@ class Replay:
         found = self.difference
         for at, group in groupby(lines, key=attrgetter("at")):
             same_time = list(group)
+            if found.first_at:
+                await self._advance_to(at)  # first of all: it lets go of what is heard again now
             alerts = [alert for line in same_time for alert in self._alerts_of(line)]
             if alerts:
                 unchanged = all(isinstance(line, Duplicate) for line in same_time)
-                found.first_at = found.first_at or at
+                if not found.first_at:
+                    found.first_at = at
+                    await self._advance_to(at)
                 found.last_at = max(found.last_at, at)
                 found.heard += len(alerts)
-                await self._advance_to(at)
                 await self._hear(alerts, max(at, found.last_at), unchanged=unchanged)
         await self._advance_to(found.last_at + _GO_ON_MS)
         for id_ in list(self._episodes):
@@ -340,6 +347,7 @@ class Replay:
         match line:
             case Recorded():
                 self._alerts[line.alert.id] = msgspec.json.encode(line.alert)
+                self._forgotten.discard(line.alert.id)
                 yield line.alert
             case Duplicate():
                 self.difference.duplicates += 1
@@ -463,14 +471,16 @@ def _page(course: Course) -> Page:
     return course.page
 
 
-async def replay(
-    before: Ruleset,
-    after: Ruleset,
-    lines: Iterable[Line],
-    *,
-    dedup: Dedup | None = None,
-    page_short: bool = False,
-) -> Difference:
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One of the two sides: rules, and the settings that decide with them."""
+
+    ruleset: Ruleset
+    dedup: Dedup = field(default_factory=Dedup)
+    page_short: bool = False
+
+
+async def replay(before: Contender, after: Contender, lines: Iterable[Line]) -> Difference:
     """What `after` would make otherwise of recorded `lines` than `before`. Needs no network, and sends nothing."""
     with tempfile.TemporaryDirectory(prefix="alertrouter-") as name:
         folder = Path(name)
@@ -483,12 +493,16 @@ async def replay(
                         instance,
                         folder,
                         WorldClock(0),
-                        keys_for(ruleset),
-                        dedup=dedup or Dedup(),
-                        page_short=page_short,
+                        keys_for(side.ruleset),
+                        dedup=side.dedup,
+                        page_short=side.page_short,
                     )
-                    for instance, ruleset in (("before", before), ("after", after))
+                    for instance, side in (("before", before), ("after", after))
                 ]
-                return await Replay(worlds[0], worlds[1], client).run(lines)
+                try:
+                    return await Replay(worlds[0], worlds[1], client).run(lines)
+                finally:
+                    for world in worlds:
+                        world.close()
         finally:
             await server.stop()

@@ -123,7 +123,7 @@ def summary(results: Sequence[Result], seconds: float) -> str:
     failed = sum(not result.passed for result in results)
     steps = sum(result.steps for result in results)
     went = f"{failed} failed, {len(results) - failed} passed" if failed else f"{len(results)} passed"
-    return f"{went} ({steps} steps, {seconds:.2f} s)"
+    return f"{went} ({steps} step{'s' * (steps != 1)}, {seconds:.2f} s)"
 
 
 def coverage_text(files: Sequence[FileCoverage]) -> Iterator[str]:
@@ -210,6 +210,7 @@ def as_json(
                     "file": each.file,
                     "line": each.line,
                     "column": each.column,
+                    "what": each.shown,
                     "rule": each.rule,
                     "orchestration": each.orchestration,
                     "change": each.change,

@@ -99,15 +99,19 @@ class Runner:
 
     async def survivors(self, mutants: Iterable[Mutant], reached: Coverage) -> list[Mutant]:
         """The mutants that no test notices. Only tests that reach the change are run, the shortest first."""
-        return [mutant for mutant in mutants if not await self._is_noticed(mutant, reached)]
+        unnoticed = [mutant for mutant in mutants if not await self._is_noticed(mutant, reached)]
+        return sorted(unnoticed, key=lambda each: (each.file, each.line, each.column))
 
     async def _is_noticed(self, mutant: Mutant, reached: Coverage) -> bool:
-        if not mutant.rule:
-            cases = reached.caught_in.get(mutant.orchestration, {})
-        elif mutant.always:
-            cases = reached.looked_at.get(mutant.rule, {})
-        else:
-            cases = reached.acted.get(mutant.rule, {})
+        match mutant.shows:
+            case "rule tried":
+                cases = reached.looked_at.get(mutant.rule)
+            case "rule acted":
+                cases = reached.acted.get(mutant.rule)
+            case "catch-all acted":
+                cases = reached.caught_in.get(mutant.orchestration)
+            case _:
+                cases = reached.entered.get(mutant.orchestration)
         if not cases:
             return False
         ruleset = mutant.ruleset()

@@ -14,6 +14,7 @@ local function told_of(destination)
   local t = redis.call('HMGET', key, 't:' .. destination .. ':state', 't:' .. destination .. ':maybe_open',
     't:' .. destination .. ':key', 't:' .. destination .. ':at', 't:' .. destination .. ':version')
   t.state, t.key, t.at, t.version = t[1] or '', t[3] or '', tonumber(t[4] or '0'), t[5] or '0'
+  t.heard_version = math.max(tonumber(t.version), tonumber(t[2] or '0'))
   t.is_open = t.state == 'triggered' or t.state == 'acknowledged' or (t[2] or '0') ~= '0'
   return t
 end
@@ -32,7 +33,7 @@ local prefix = 't:' .. destination .. ':'
 if state ~= '' and at >= told.at then
   local is_newest = ARGV[9] == f[2] and ARGV[10] == f[3] and ARGV[11] == f[4]
   -- it only added to a page whose resolve is still owed: that comes first, and then a page of its own
-  local was_added = state == 'triggered' and told.is_open and tonumber(told.version) < tonumber(f[5] or '0')
+  local was_added = state == 'triggered' and told.is_open and told.heard_version < tonumber(f[5] or '0')
   redis.call('HSET', key, prefix .. 'state', state, prefix .. 'at', ARGV[8], prefix .. 'maybe_open', '0',
     prefix .. 'version', is_newest and not was_added and f[1] or told.version)
   if state == 'triggered' then redis.call('HSET', key, 'delivered_at', ARGV[8]) end
