@@ -42,7 +42,9 @@ FILES = (
 #: What is most likely to fail comes first.
 TESTS = (
     "tests/store/test_accept.py",
+    "tests/store/test_accept_edges.py",
     "tests/store/test_queues.py",
+    "tests/store/test_settle_edges.py",
     "tests/store/test_rules_state.py",
     "tests/service/test_delivery.py",
     "tests/reliability/test_model.py",

@@ -338,7 +338,6 @@ class Machine(RuleBasedStateMachine):
         self.sightings = 0
         self.faulty = False
         self.blind = False
-        self.forgives = True  # what is known to go wrong; the tests that show it do not forgive
         self.sound = True
         self.idle_at = -1
 
@@ -403,7 +402,7 @@ class Machine(RuleBasedStateMachine):
 
     def _look_at_record(self, book: Book, record: Record) -> None:
         assert record.status == book.status, f"{book.id} is {record.status}, not {book.status}"
-        unclear = any(told.unsure or told.lease_until for told in record.told) or self._in_the_air(book)
+        unclear = any(told.unsure or told.lease_until for told in record.told) or self._keys_in_the_air(book)
         if unclear or record.poisoned:
             return
         held_open = {key for key, name in self.api.alerts if name == book.id}
@@ -412,9 +411,11 @@ class Machine(RuleBasedStateMachine):
         if not book.live and record.outcome not in (Outcome.PENDING, Outcome.DEAD_LETTERED):
             assert held_open <= book.refused, f"{book.id} ended as {record.outcome}, and is open at PagerDuty"
 
-    def _in_the_air(self, book: Book) -> bool:
+    def _keys_in_the_air(self, book: Book) -> set[str]:
+        """The keys of what PagerDuty may yet process."""
         bodies = [body for _, body in self.late] + [hung.body for hung in self.hung]
-        return any(msgspec.json.decode(body)["dedup_key"] == book.id for body in bodies)
+        events = [msgspec.json.decode(body) for body in bodies]
+        return {event["routing_key"] for event in events if event["dedup_key"] == book.id}
 
     # --- the worker -------------------------------------------------------------------------------------------------
 
@@ -734,7 +735,6 @@ class Machine(RuleBasedStateMachine):
         alert = self._alert(book, Status.RESOLVED, started=started, ended=started + HOUR - 1, severity=book.severity)
         self._hear([alert], self._how(work))
 
-    @precondition(lambda self: self.books["pagerduty:c"].live or not self.forgives)
     @rule(work=work, repeat=st.booleans())
     def hear_acknowledged(self, work: str = "run", repeat: bool = False) -> None:
         """Somebody has it in hand."""
@@ -986,8 +986,6 @@ class Machine(RuleBasedStateMachine):
         for book in self.books.values():
             record = self._record(book.id)
             if record is None or record.poisoned:
-                continue
-            if self.forgives and record.outcome in (Outcome.SUPPRESSED, Outcome.DROPPED):
                 continue
             states = {key: alert.status for (key, name), alert in self.api.alerts.items() if name == book.id}
             if book.live:

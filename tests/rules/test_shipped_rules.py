@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from alertrouter.alert import Severity
+from alertrouter.cli import main
 from alertrouter.rules.evaluate import evaluate
 from alertrouter.rules.load import load_rules, read_rules
 from alertrouter.rules.model import Ruleset, Verdict
@@ -113,3 +116,18 @@ def test_what_no_rule_wants_still_pages(ruleset: Ruleset) -> None:
     decision = evaluate(make_alert(service="unheard-of"), ruleset, NIGHT)
     assert (decision.verdict, decision.service) == (Verdict.DELIVER, "")
     assert decision.destinations == ("pagerduty:default",)
+
+
+def test_their_own_tests_reach_all_of_them_and_notice_every_change() -> None:
+    words = ["test", str(ROOT / "rules"), "--coverage", "--mutate", "--fail-under", "100", "-o", "json"]
+    result = CliRunner().invoke(main, words)
+    told = json.loads(result.stdout)
+    assert [each for file in told["coverage"]["files"] for each in file["unreached"]] == []
+    assert told["mutation"]["survivors"] == []
+    assert (result.exit_code, told["failed"], told["coverage"]["percent"], told["mutation"]["score"]) == (
+        0,
+        0,
+        100,
+        100,
+    )
+    assert told["mutation"]["mutants"] > 60

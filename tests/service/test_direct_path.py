@@ -355,4 +355,6 @@ def test_the_breaker_opens_at_the_third_failure_within_five_seconds() -> None:
     assert not open_after(0, 5_000, 5_001)
     assert open_after(5_002)
     breaker.close()
-    assert not open_after(5_003)
+    assert not open_after(5_003, 5_004)
+    breaker.succeeded()
+    assert not open_after(5_005, 5_006), "in a row"

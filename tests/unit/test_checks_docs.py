@@ -74,9 +74,11 @@ def test_the_schemas_refuse_the_wrong_files(wrong: str) -> None:
     assert not validator(schema_for(Path(PLACES[wrong.partition("-")[0]]))).is_valid(content)
 
 
-def test_the_pre_commit_hook_runs_the_command() -> None:
-    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
-    assert (hook["id"], hook["language"], hook["pass_filenames"]) == ("alertrouter-check", "python", False)
+@pytest.mark.parametrize("command", ["check", "test"])
+def test_the_pre_commit_hooks_run_the_commands(command: str) -> None:
+    hooks = {hook["id"]: hook for hook in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())}
+    hook = hooks[f"alertrouter-{command}"]
+    assert (hook["language"], hook["pass_filenames"]) == ("python", False)
     assert re.search(hook["files"], "rules/services/shop.yaml")
     assert not re.search(hook["files"], "src/rules/model.py")
     program, *words = shlex.split(hook["entry"])
@@ -111,7 +113,7 @@ def test_the_action_installs_and_checks(
     for program in (tmp_path / "python", made / "pip", made / "alertrouter"):
         program.write_text(f'#!/bin/sh\necho "{program.name} $*" >>{calls}\n')
         program.chmod(0o755)
-    _, install, check = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
+    _, install, check, _ = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
     variables = {
         "PATH": f"{tmp_path}:/usr/bin:/bin",
         "RUNNER_TEMP": str(tmp_path / "temp"),

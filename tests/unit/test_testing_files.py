@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +259,36 @@ def test_the_schema_accepts_every_form(validator: Draft202012Validator) -> None:
 )
 def test_the_schema_refuses_what_is_refused_here(validator: Draft202012Validator, step: str) -> None:
     assert not validator.is_valid(as_an_editor_reads(within(step)))
+
+
+TESTED = "test --diff --coverage --fail-under {} --lcov {temp}/alertrouter.info --junit {temp}/alertrouter-tests.xml -- my rules"
+
+
+@pytest.mark.parametrize(
+    ("test", "coverage", "mutation", "called"),
+    [
+        ("true", "", "", [TESTED.format(0, temp="{temp}")]),
+        ("true", "90", "80", [TESTED.format(90, temp="{temp}"), "test --mutate --fail-under 80 -- my rules"]),
+        ("false", "90", "80", []),
+    ],
+)
+def test_the_action_runs_the_tests_that_are_there(
+    tmp_path: Path, test: str, coverage: str, mutation: str, called: list[str]
+) -> None:
+    program = tmp_path / "alertrouter" / "bin" / "alertrouter"
+    fill(tmp_path, {"alertrouter/bin/alertrouter": f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\n', "calls": ""})
+    program.chmod(0o755)
+    step = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"][-1]
+    given = {"RULES": "my rules", "TEST": test, "COVERAGE": coverage, "MUTATION": mutation}
+    assert step["env"].keys() == given.keys()
+
+    def run() -> list[str]:
+        (tmp_path / "calls").write_text("")
+        environ = {"PATH": "/usr/bin:/bin", "RUNNER_TEMP": str(tmp_path), **given}
+        command = ["bash", "-eo", "pipefail", "-c", step["run"]]
+        subprocess.run(command, env=environ, cwd=tmp_path, check=True, timeout=30)
+        return (tmp_path / "calls").read_text().splitlines()
+
+    assert run() == []  # no tests, no failure
+    fill(tmp_path, {"my rules/tests/deep/a_test.yaml": "tests: []"})
+    assert run() == [each.format(temp=tmp_path) for each in called]

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from alertrouter.rules.evaluate import evaluate
 from alertrouter.rules.load import Reading, read_rules
@@ -120,7 +122,28 @@ def test_what_two_alerts_disagree_about_is_left_alone() -> None:
 
 def test_of_a_change_within_a_change_the_outer_one_is_made() -> None:
     after = updated(BEFORE, [Change(at(1, "matched", 0), "x"), Change(at(1, "matched"), [])])
-    assert yaml.safe_load(after)["tests"][0]["steps"][1]["expect"]["matched"] == []
+    expected = yaml.safe_load(BEFORE)
+    expected["tests"][0]["steps"][1]["expect"]["matched"] = []
+    assert yaml.safe_load(after) == expected
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([("outcome",), ("matched",), ("matched", 0), ("matched", 1), ("event",)]),
+        st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=4)
+        | st.dictionaries(st.text(min_size=1), st.text()),
+        min_size=1,
+    )
+)
+def test_whatever_is_written_all_else_says_the_same(values: dict[tuple[str | int, ...], Any]) -> None:
+    expected = yaml.safe_load(BEFORE)
+    here = expected["tests"][0]["steps"][1]["expect"]
+    for path, value in sorted(values.items(), key=lambda item: -len(item[0])):  # the outer ones last
+        *way, last = path
+        (here[way[0]] if way else here)[last] = value
+    after = updated(BEFORE, [Change(at(1, *path), value) for path, value in values.items()])
+    assert yaml.safe_load(after) == expected
+    assert [line for line in after.splitlines() if line in BEFORE.splitlines()[:7]] == BEFORE.splitlines()[:7]
 
 
 def rules(tmp_path: Path, text: str, **others: str) -> Reading:
@@ -149,7 +172,7 @@ def test_conditions_tests_and_actions_are_negated_and_dropped_one_at_a_time(tmp_
             - rule: two
               when: [event.class == 'c', event.class == 'd']
               then: {}
-            - rule: off
+            - rule: none
               disabled: true
               when: event.class == 'e'
               then: {severity: info}
@@ -164,7 +187,7 @@ def test_conditions_tests_and_actions_are_negated_and_dropped_one_at_a_time(tmp_
         "4:36: rule `one`: dropped the `not` of `not event.group == 'b'`",
         "4:13: rule `one`: dropped the condition: the rule always matches "
         "`event.class == 'a' and not event.group == 'b'`",
-        "5:30: rule `one`: dropped the action `priority`",
+        "5:28: rule `one`: dropped the action `priority`",
         "5:14: rule `one`: dropped the action `annotate`",
         "7:14: rule `two`: negated `event.class == 'c'`",
         "7:14: rule `two`: dropped the condition `event.class == 'c'`",
@@ -201,7 +224,7 @@ def test_each_entry_of_a_list_of_actions_is_dropped_by_itself(tmp_path: Path) ->
 def test_a_priority_and_the_severity_it_stands_for_are_dropped_together(tmp_path: Path) -> None:
     text = "sets: {start: [{rule: one, then: {severity: %s, priority: P1}}]}"
     assert changes(rules(tmp_path, text % "critical")) == [
-        "1:54: rule `one`: dropped the actions `priority` and `severity`"
+        "1:55: rule `one`: dropped the actions `priority` and `severity`"
     ]
     assert len(changes(rules(tmp_path, text % "info"))) == 2
 

@@ -16,7 +16,7 @@ import click
 import structlog
 import uvloop
 
-from alertrouter.errors import AlertrouterError, SettingsInvalid
+from alertrouter.errors import AlertrouterError, SettingsInvalid, StoreUnavailable
 from alertrouter.rules.build import CONFIG
 from alertrouter.rules.document import Problem
 from alertrouter.rules.load import Reading, read_rules
@@ -28,7 +28,7 @@ from alertrouter.simulation.cases import Case, find_files, read_cases
 from alertrouter.simulation.coverage import Coverage, FileCoverage, as_lcov, share
 from alertrouter.simulation.mutants import Mutant, mutants
 from alertrouter.simulation.play import Played
-from alertrouter.simulation.run import Conditions, Result, Runner
+from alertrouter.simulation.run import Result, Runner, Setup
 from alertrouter.simulation.update import Change, changes, fillings, updated
 from alertrouter.simulation.world import throwaway_redis
 from alertrouter.store.store import Dedup
@@ -54,7 +54,7 @@ class _Read:
     ruleset: Ruleset
     cases: Sequence[Case]
     rulesets: Mapping[Path, Ruleset]
-    conditions: Conditions
+    setup: Setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def command(
             if update and _write(done):
                 read = _read(rules, wanted)
                 done = uvloop.run(_run(read, covering=covering, mutate=mutate))
-    except (_CannotRun, SettingsInvalid) as error:
+    except (_CannotRun, SettingsInvalid, StoreUnavailable) as error:
         click.echo(str(error), err=True)
         sys.exit(2)
     if junit is not None:
@@ -160,14 +160,14 @@ def _read(rules: Path, wanted: Searcher | None) -> _Read:
         raise _CannotRun("\n".join(map(str, problems)))
     if not cases:
         raise _CannotRun(f"{rules}: no test has such a name")
-    return _Read(reading, reading.ruleset, cases, rulesets, _conditions(reading))
+    return _Read(reading, reading.ruleset, cases, rulesets, _setup(reading))
 
 
-def _conditions(reading: Reading) -> Conditions:
+def _setup(reading: Reading) -> Setup:
     """What alertrouter.yaml sets. The environment plays no part: a test says the same everywhere."""
     file = reading.documents[CONFIG].get("settings")
     settings = load_settings({}, {}, file if isinstance(file, dict) else None)
-    return Conditions(Dedup(settings.dedup_window, settings.resend_after, settings.dedup_mode), settings.page_short)
+    return Setup(Dedup(settings.dedup_window, settings.resend_after, settings.dedup_mode), settings.page_short)
 
 
 @contextmanager
@@ -192,7 +192,7 @@ async def _run(read: _Read, *, covering: bool, mutate: bool) -> _Report:
 
     began = perf_counter()
     async with throwaway_redis() as (client, folder):
-        runner = Runner(client, folder, read.rulesets, read.conditions)
+        runner = Runner(client, folder, read.rulesets, read.setup)
         results = [await runner.run(case, read.ruleset, see=see) for case in read.cases]
         seconds = perf_counter() - began
         mutation = None

@@ -92,7 +92,7 @@ class _Last:
 
 
 class Breaker:
-    """Whether Redis is to be asked at all. Open after three failures within five seconds, until it is closed."""
+    """Whether Redis is to be asked at all. Open after three failures in a row within five seconds, until closed."""
 
     def __init__(self) -> None:
         self.is_open = False
@@ -102,6 +102,10 @@ class Breaker:
         """Redis did not confirm something at `now` (ms)."""
         self._failures = [at for at in self._failures if at > now - _FAILURES_WITHIN_MS] + [now]
         self.is_open = self.is_open or len(self._failures) >= _FAILURES
+
+    def succeeded(self) -> None:
+        """Redis confirmed something: what failed before was not because it is away."""
+        self._failures.clear()
 
     def close(self) -> None:
         """Redis answers again."""

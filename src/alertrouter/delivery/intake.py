@@ -16,6 +16,7 @@ from alertrouter.store.store import AlertStore
 
 #: Slower than this, Redis is as good as away: the sender waits for an answer, and the direct path needs five seconds.
 _REDIS_MAY_TAKE_S = 2.0
+_TRY_AGAIN_S = 0.1
 _PROBE_EVERY_S = 1.0
 _PROBE_MAY_TAKE_S = 1.0
 #: Before the first answer of Redis readiness waits that long for it, and no longer: pages get through without.
@@ -61,26 +62,41 @@ class Intake:
         """Take `alerts` in; returns what each was. Raises StoreUnavailable where the sender has to try again."""
         if not self._breaker.is_open:
             try:
-                async with asyncio.timeout(_REDIS_MAY_TAKE_S):
-                    outcomes = await self._store.accept(alerts, self._clock())
-            except ForeignData as error:
-                _log.error("an alert cannot be stored", error=str(error))
+                return await self._store_alerts(alerts)
+            except StoreUnavailable as error:
                 if not self._fail_open:
                     raise
-            except (StoreUnavailable, TimeoutError) as error:
-                self._failed(str(error) or f"no answer within {_REDIS_MAY_TAKE_S:.0f} s")
-                if not self._fail_open:
-                    raise StoreUnavailable(str(error)) from error
-            else:
-                self._met = True
-                return outcomes
+                if not isinstance(error, ForeignData):
+                    self._went_away(str(error))
         if not self._fail_open:
             raise StoreUnavailable("Redis is away")
         return await self._direct.accept(alerts)
 
-    def _failed(self, reason: str) -> None:
+    async def _store_alerts(self, alerts: Sequence[Alert]) -> Sequence[StrEnum]:
+        """What each was. One lost connection is no reason to go past Redis: that is tried again until it is away."""
+        try:
+            async with asyncio.timeout(_REDIS_MAY_TAKE_S):
+                while True:
+                    try:
+                        outcomes = await self._store.accept(alerts, self._clock())
+                    except ForeignData as error:
+                        _log.error("an alert cannot be stored", error=str(error))
+                        raise
+                    except StoreUnavailable:
+                        self._breaker.failed(self._clock())
+                        if self._breaker.is_open:
+                            raise
+                        await asyncio.sleep(_TRY_AGAIN_S)
+                    else:
+                        self._breaker.succeeded()
+                        self._met = True
+                        return outcomes
+        except TimeoutError as error:
+            self._breaker.failed(self._clock())
+            raise StoreUnavailable(f"Redis: no answer within {_REDIS_MAY_TAKE_S:.0f} s") from error
+
+    def _went_away(self, reason: str) -> None:
         now = self._clock()
-        self._breaker.failed(now)
         self._last_failure = now
         self._hold_until = now + _HOLD_AT_MOST_MS
         if not self._away:

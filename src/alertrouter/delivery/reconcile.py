@@ -128,6 +128,7 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
         if blocked_until > now:
             wakes.append(blocked_until)
             continue
+        late = told.key != "" and told.unsure + REPAIR_AFTER_MS > now  # it may still be processed
         sends.append(
             Send(
                 told.destination,
@@ -138,7 +139,7 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
                 # a new page
                 pinned=repair
                 or (told.rerouted and told.refused == record.version)
-                or (told.is_open and not (action is Action.TRIGGER and told.dead)),
+                or ((told.is_open or late) and not (action is Action.TRIGGER and told.dead)),
             )
         )
 
@@ -150,9 +151,11 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
 
 def after(record: Record, told: Told, send: Send, now: int) -> Record:
     """The record as it will stand once `send` is confirmed by `told`'s destination at `now`."""
+    # an acknowledgement of what never fired is passed on, and says nothing of what the destination has
+    passed_on = send.action is Action.ACKNOWLEDGE and not record.fired_version
     news = replace(
         told,
-        state=STATE_AFTER[send.action],
+        state=told.state if passed_on else STATE_AFTER[send.action],
         version=send.version,
         at=now,
         tries=0,

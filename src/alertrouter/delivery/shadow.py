@@ -152,8 +152,8 @@ class Shadow:
             version=record.version,
             differences=found,
             service=live.service,
-            rule=live.matched[-1] if live.matched else "",
-            shadow_rule=shadow.matched[-1] if shadow.matched else "",
+            rule=_deciding_rule(live),
+            shadow_rule=_deciding_rule(shadow),
             shadow_version=ruleset.version,
         )
         self._latest.append(difference)
@@ -187,6 +187,11 @@ def differences(live: Decision, shadow: Decision) -> dict[str, tuple[str, str]]:
         for decision in (live, shadow)
     ]
     return {field: (sides[0][field], sides[1][field]) for field in sides[0] if sides[0][field] != sides[1][field]}
+
+
+def _deciding_rule(decision: Decision) -> str:
+    """The rule that set the verdict, or else the last one that matched."""
+    return decision.rule or (decision.matched[-1] if decision.matched else "")
 
 
 def _fields(difference: Differed) -> dict[str, str]:

@@ -174,7 +174,8 @@ class Worker:
                     self._log.info("Redis is back")
                 away = False
             elif isinstance(error, StoreUnavailable):
-                self._on_away()
+                if away:
+                    self._on_away()
                 if not away:
                     self._log.error("Redis is away; accepted alerts wait in it", error=str(error))
                 away, pause = True, _STORE_AWAY_S

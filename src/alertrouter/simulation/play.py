@@ -124,7 +124,8 @@ class _Player:
         world = self.world
         world.pagerduty.calls.clear()
         world.judgements.clear()
-        await world.advance_to(step.at)
+        if step.at > world.clock.now:  # else all that is due has happened with the step before
+            await world.advance_to(step.at)
         judged: list[Judged] = []
         if step.sent is not None:
             judged = await self._post(step, step.sent)
@@ -139,7 +140,8 @@ class _Player:
         asked = {expected.of for expected in step.expect if expected.of is not None}
         came = [await self._came(step, subject) for subject in self.heard.get(step.number, self.last)]
         of = {number: [await self._came(step, subject) for subject in self.heard[number]] for number in asked}
-        ended = {each.plan.outcome.value for each in world.judgements if each.record.alert.source != SELF}
+        plans = [each.plan for each in world.judgements if each.record.alert.source != SELF]
+        ended = {plan.outcome.value for plan in plans if plan.outcome is not Outcome.PENDING}
         ended |= {str(each.values["outcome"]) for each in came}
         return Played(step, came or [await self._came(step, _Subject(None))], of, judged, frozenset(ended))
 

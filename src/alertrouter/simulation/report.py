@@ -52,9 +52,24 @@ def _where(case: Case, step: Step) -> str:
     return f"steps[{step.number}], {span_text(step.at - case.start)} after the start: {step.words}"
 
 
+class _OneLine(yaml.SafeDumper):
+    """Writes what cannot be printed as escapes, line ends among it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_text(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+
+
+_OneLine.add_representer(str, _OneLine.represent_text)
+
+
 def shown(value: Any, *, whole: bool = False) -> str:
     """A value as it can be written into a test."""
-    text = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=2**31, sort_keys=False)
+    text = yaml.dump(
+        [value], Dumper=_OneLine, default_flow_style=True, allow_unicode=True, width=2**31, sort_keys=False
+    )
     text = text.strip()[1:-1]
     return text if whole or len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 

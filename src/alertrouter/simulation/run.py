@@ -45,7 +45,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class Setup:
     """What the router is set to do, as alertrouter.yaml says."""
 
     dedup: Dedup = field(default_factory=Dedup)
@@ -59,7 +59,7 @@ class Runner:
     client: Client
     folder: Path
     rulesets: Mapping[Path, Ruleset]
-    conditions: Conditions
+    setup: Setup
     _numbers: count[int] = field(default_factory=count)
 
     async def run(
@@ -78,8 +78,8 @@ class Runner:
             self.folder,
             WorldClock(case.start),
             keys_for(ruleset),
-            dedup=self.conditions.dedup,
-            page_short=self.conditions.page_short,
+            dedup=self.setup.dedup,
+            page_short=self.setup.page_short,
         )
         failures: list[Failure] = []
         came: list[Mapping[str, Any]] = []

@@ -68,7 +68,7 @@ for i = 1, #KEYS - 3 do
   local id, status, severity, episode = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local episode_at, ended_at, alert = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), ARGV[at + 7]
   local f = redis.pcall('HMGET', key, 'version', 'status', 'severity', 'episode', 'episode_at', 'window_ends',
-    'outcome', 'delivered_at', 'waits', 'fired_version', 'last_heard', 'repeated_at')
+    'outcome', 'delivered_at', 'waits', 'fired_version', 'last_heard', 'repeated_at', 'hold_until')
   local kind
   if f.err then
     kind = 'error'
@@ -107,6 +107,8 @@ for i = 1, #KEYS - 3 do
       local hold_until = '0'
       if kind == 'new' and r and episode ~= '' and not is_later(r, episode, episode_at) and r.episode ~= '' then
         hold_until = string.format('%.0f', now + hold) -- a late copy of what is already resolved
+      elseif kind == 'severity' and f[13] then
+        hold_until = f[13] -- and of another severity it is one still
       end
       if r and r.episode_at > episode_at then
         episode, episode_at = r.episode, r.episode_at

@@ -19,7 +19,7 @@ for at = 6, #ARGV - 1, 18 do
   local key, told = record_prefix .. id, 't:' .. destination .. ':'
   redis.call('ZREM', KEYS[2], fence .. '\n' .. destination .. '\n' .. id)
   local f = redis.call('HMGET', key, 'version', told .. 'lease', told .. 'unsure', 'outcome', 'rule', 'service',
-    told .. 'rerouted', told .. 'limited_as')
+    told .. 'rerouted', told .. 'limited_as', 'status')
   -- PagerDuty counts a call when it arrives, which was not before now less the time it took
   if f[8] then redis.call('ZADD', ARGV[6] .. f[8], 'XX', ARGV[1], fence) end
   local is_held = f[2] == fence
@@ -70,7 +70,8 @@ for at = 6, #ARGV - 1, 18 do
     end
     if f[1] == version then
       if outcome ~= f[4] then redis.call('HSET', key, 'outcome', outcome) end
-      if outcome == 'dead_lettered' then redis.call('ZADD', KEYS[5], ARGV[1], id) end
+      local is_kept = (outcome == 'suppressed' or outcome == 'dropped') and f[9] ~= 'resolved'
+      if outcome == 'dead_lettered' or is_kept then redis.call('ZADD', KEYS[5], ARGV[1], id) end
       if wake_at ~= '0' then redis.call('ZADD', KEYS[1], 'LT', wake_at, id) end
       if closed == '1' then redis.call('PEXPIRE', key, ARGV[4]) end
     else
