@@ -235,13 +235,15 @@ def _adds_to(call: Call, episode: _Episode) -> bool:
 
 def _judge_order(found: _Findings, news: Sequence[Heard], sends: Sequence[Call], past_redis: bool) -> None:
     """Each send is for some news, never for older news than the send before it; only news makes it no repetition."""
-    at, opened, before = 0, 0, None
+    at, closed, before = 0, 0, None
     for call in sends:
         if call.fault == "late":
             continue
         fits = [n for n in range(at, len(news)) if _is_for(call, news[n])]
-        if not fits and past_redis and call.result == "resolved":
-            fits = [n for n in range(opened, at) if _is_for(call, news[n])]
+        if not fits and past_redis and call.result in ("resolved", "updated"):
+            # what was sent past Redis and what waited in it may cross: a page is closed and opened once more, or shows
+            # its former severity, until the repair
+            fits = [n for n in range(closed, at) if _is_for(call, news[n])][-1:]
         if not fits:
             found.add("out_of_order", f"{call.action} {call.dedup_key} at {call.at}; heard {_words(news, sends)}")
             before = None
@@ -257,8 +259,8 @@ def _judge_order(found: _Findings, news: Sequence[Heard], sends: Sequence[Call],
                 found.add("duplicate", f"{call.action} {call.dedup_key} at {before.at} and {call.at}")
         else:
             at = fits[0]
-        if call.result == "opened":
-            opened = at
+        if call.result == "resolved":
+            closed = at + 1
         before = call
 
 
