@@ -26,7 +26,11 @@ async def test_chaos(tmp_path: Path, figure: Figure, long: bool) -> None:
         verdict = await run(stage, schedule(chaos), chaos.duration_s)
     what = f"seed {chaos.seed}, {len(schedule(chaos))} faults, {verdict.accepted:,} alerts"
     figure(
-        "G3", f"chaos: alerts lost or wrong at the end; {what}", "0", verdict.lost + verdict.wrong, not is_red(verdict)
+        "G3",
+        f"chaos: alerts lost or wrong at the end; {what}",
+        "0",
+        verdict.lost + verdict.wrong,
+        not is_red(verdict, chaos.replicas),
     )
     assert verdict.paged > verdict.episodes / 10, f"hardly anything was delivered: {verdict}"
-    assert not is_red(verdict), str(verdict)
+    assert not is_red(verdict, chaos.replicas), str(verdict)

@@ -67,11 +67,11 @@ def course(alert: Alert, at: int = NIGHT, minutes: int = 11) -> list[Line]:
 
 async def difference(tmp_path: Path, lines: Sequence[Line], before: str, after: str, **files: str) -> Difference:
     """What `after` as global.yaml does otherwise than `before`."""
-    sides = (
+    old, new = (
         Contender(load_rules(write_rules(tmp_path / name, {"global.yaml": text, **files})))
         for name, text in (("before", before), ("after", after))
     )
-    return await replay(*sides, sorted(lines, key=lambda line: line.at))
+    return await replay(old, new, sorted(lines, key=lambda line: line.at))
 
 
 async def test_the_same_rules_change_nothing(tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ async def test_what_pages_otherwise_has_moved(tmp_path: Path, then: str, field: 
 async def test_an_alert_that_loses_its_service_is_newly_unrouted(tmp_path: Path) -> None:
     write_rules(tmp_path / "before")
     write_rules(tmp_path / "after", {"router.yaml": "sets: {start: []}\ncatch_all: {route_to: unrouted}\n"})
-    sides = (Contender(load_rules(tmp_path / name)) for name in ("before", "after"))
-    found = await replay(*sides, course(make_alert(service="search")))
+    before, after = (Contender(load_rules(tmp_path / name)) for name in ("before", "after"))
+    found = await replay(before, after, course(make_alert(service="search")))
     assert found.new_unrouted == 1
     assert found.moves == {
         ("service", "search-service", ""): 1,
@@ -196,8 +196,10 @@ async def test_the_quick_way_does_what_the_plain_way_does(tmp_path: Path, seed: 
             continue
         status = chance.choice(["firing", "firing", "resolved", "acknowledged"])
         severity = chance.choice(["critical", "warning"])
-        details = chance.choice([{"env": "staging"}, {"service": "payment"}, {"service": "search"}])
-        known[name] = make_alert(name, status, severity=severity, started=at - chance.choice([0, HOUR]), **details)
+        where = chance.choice(["env staging", "service payment", "service search"]).split()
+        known[name] = make_alert(
+            name, status, severity=severity, started=at - chance.choice([0, HOUR]), env="", **{where[0]: where[1]}
+        )
         lines.append(heard(at, known[name]))
     text = """
         sets:

@@ -65,7 +65,7 @@ async def test_what_shadow_rules_would_do_is_on_record_and_nothing_else_happens(
         await idle(client)
 
         async def has_judged() -> bool:
-            return (await shadow_of(client))["judged"] == 2
+            return bool((await shadow_of(client))["judged"] == 2)
 
         await until(has_judged)
         summary = await shadow_of(client)
@@ -112,7 +112,7 @@ async def test_broken_shadow_rules_disturb_nobody_and_are_taken_up_when_mended(
         await sandbox.wait_for(lambda events: len(events) == 2)
 
         async def has_judged() -> bool:
-            return (await shadow_of(client))["differing"] == 1
+            return bool((await shadow_of(client))["differing"] == 1)
 
         await until(has_judged)
 

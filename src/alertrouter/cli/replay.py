@@ -98,13 +98,15 @@ def command(
     with ExitStack() as stack:
         before = stack.enter_context(_of_commit(new, ref)) if ref else old or load_settings(os.environ, {}).rules
         names = (ref or str(before), str(new))
-        contenders = (_contender(before), _contender(new))
+        old_side, new_side = _contender(before), _contender(new)
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
         progress = stack.enter_context(_progress())
         task = progress.add_task("replaying", total=total_bytes(files))
-        found = _run(replay(*contenders, read(files, damaged.append, lambda count: progress.advance(task, count))))
+        found = _run(
+            replay(old_side, new_side, read(files, damaged.append, lambda count: progress.advance(task, count)))
+        )
     _tell_of_damage(damaged)
     if not found.heard:
         click.echo("no alerts in there: are these files of the history?", err=True)

@@ -156,7 +156,7 @@ class DirectPath:
 
     async def _take(self, alert: Alert, active: ActiveRules, now: int) -> Direct | None:
         """What became of one alert; None where the sender has to repeat it."""
-        decision = _decide_without_counts(alert, active, now)
+        decision = decide_without_counts(alert, active, now)
         status = _status(alert, decision)
         if decision.dedup_key and status is Status.RESOLVED:
             # only Redis knows whether others keep the incident open that it shares
@@ -376,7 +376,7 @@ class _AllCounted(dict[CountQuery | CacheQuery, int | str | None]):
         return self._answer if isinstance(query, CountQuery) else None
 
 
-def _decide_without_counts(alert: Alert, active: ActiveRules, now: int) -> Decision:
+def decide_without_counts(alert: Alert, active: ActiveRules, now: int) -> Decision:
     """The decision where nothing can be counted: a suppression or drop that hangs on a count does not apply."""
     decision = decide(alert, active.ruleset, now, _AllCounted(1))
     if decision.verdict is Verdict.DELIVER:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import msgspec
 
 from alertrouter.alert import Alert
-from alertrouter.delivery.fallback import DirectPath, _decide_without_counts
+from alertrouter.delivery.fallback import DirectPath, decide_without_counts
 from alertrouter.delivery.journal import Journal
 from alertrouter.delivery.judging import ActiveRules, Counts
 from alertrouter.delivery.reconcile import Plan
@@ -140,6 +140,7 @@ class World:
     direct: DirectPath = field(init=False)
     _journal: Journal | None = None
     _processes: int = 0
+    _is_new: bool = True  # the present process has not looked at what there is yet
 
     def __post_init__(self) -> None:
         self.pagerduty = PagerDutyInMemory(self.clock)
@@ -149,6 +150,7 @@ class World:
     def restart(self) -> None:
         """Another process on the same data."""
         self._processes += 1
+        self._is_new = True
         owner = f"{self._processes}"
         self.store = _WatchedStore(self.client, instance=self.instance, owner=owner, dedup=self.dedup, history_length=0)
         self.store.answers = _Answers()
@@ -190,26 +192,33 @@ class World:
             finally:
                 self.pagerduty.impatient = False
         words = await self.store.accept(alerts, self.clock())
-        await self.worker.run_until_idle()
+        await self._follow()
         return words
 
     def decide_past_redis(self, alert: Alert) -> Decision:
         """What the direct path makes of an alert now."""
-        return _decide_without_counts(alert, self.active, self.clock())
+        return decide_without_counts(alert, self.active, self.clock())
 
     async def advance_to(self, at: int) -> None:
         """Go on to `at` (ms since the epoch), and on the way do what falls due, when it does."""
         while not self.redis_is_away:
             due = await self.store.next_due()
+            if not (due and due <= at) and not self._is_new:
+                self.clock.now = max(self.clock.now, at)
+                return  # all that follows has followed
             if not due or due > at:
                 break
             self.clock.now = max(self.clock.now, due)
-            await self.worker.run_until_idle()
+            await self._follow()
             if await self.store.next_due() == due:
                 break  # it waits for something that is not here
         self.clock.now = max(self.clock.now, at)
         if not self.redis_is_away:
-            await self.worker.run_until_idle()
+            await self._follow()
+
+    async def _follow(self) -> None:
+        self._is_new = False
+        await self.worker.run_until_idle()
 
     async def change_rules(self, active: ActiveRules) -> None:
         """Put others in force, and judge again what the old ones kept from being sent."""
@@ -217,13 +226,13 @@ class World:
         self._name_keys()
         self.worker.rejudge()
         if not self.redis_is_away:
-            await self.worker.run_until_idle()
+            await self._follow()
 
     async def bring_redis_back(self) -> None:
         """Tell Redis what was sent past it."""
         self.redis_is_away = False
         await self.direct.replay(self.store)
-        await self.worker.run_until_idle()
+        await self._follow()
 
 
 def keys_for(ruleset: Ruleset) -> ActiveRules:

@@ -711,6 +711,7 @@ class _Script:
     sha: str
 
 
+@cache
 def _script(name: str, kinds: str, flags: bool) -> _Script:
     flag_line = f"#!lua flags={'' if name == _REFUSED_WHEN_FULL else 'allow-oom'}\n" if flags else ""
     check = _CHECK_TYPES % ", ".join(f"'{kind}'" for kind in kinds.split())

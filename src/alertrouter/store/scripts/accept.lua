@@ -114,27 +114,36 @@ for i = 1, #KEYS - 3 do
         episode, episode_at = r.episode, r.episode_at
       end
       if kind == 'again' and r.status == 'acknowledged' then status = 'acknowledged' end -- somebody has it in hand
-      redis.call('HSET', key, 'format', '1', 'id', id, 'status', status, 'severity', severity, 'news', kind,
+      local fields = {'format', '1', 'id', id, 'status', status, 'severity', severity, 'news', kind,
         'episode', episode, 'episode_at', string.format('%.0f', episode_at), 'alert', alert, 'outcome', 'pending',
         'last_heard', ARGV[1], 'window_ends', string.format('%.0f', now + window), 'hold_until', hold_until,
-        'waits', '')
-      if kind == 'new' or kind == 'episode' then
-        redis.call('HSET', key, 'suspended_until', '0', 'fired_version', version)
+        'waits', ''}
+      local function set(name, value)
+        fields[#fields + 1], fields[#fields + 2] = name, value
       end
-      if kind == 'new' and r then redis.call('HDEL', key, 'poisoned', 'takeovers') end
+      if kind == 'new' or kind == 'episode' then
+        set('suspended_until', '0')
+        set('fired_version', version)
+      end
       -- an acknowledgement of what is not firing is passed on, and opens nothing
       if status == 'acknowledged' and not (r and r.status == 'firing') and kind == 'status' then
-        redis.call('HSET', key, 'fired_version', '0')
+        set('fired_version', '0')
       end
-      redis.call('HSETNX', key, 'first_heard', ARGV[1])
-      redis.call('HINCRBY', key, 'count', 1)
-      if status == 'resolved' then redis.call('HSET', key, 'resolved_version', version) end
-      redis.call('PERSIST', key)
+      if status == 'resolved' then set('resolved_version', version) end
+      if r then
+        redis.call('HINCRBY', key, 'count', 1)
+        redis.call('PERSIST', key)
+        redis.call('ZREM', KEYS[3], id)
+        if kind == 'new' then redis.call('HDEL', key, 'poisoned', 'takeovers') end
+      else
+        set('first_heard', ARGV[1])
+        set('count', '1')
+      end
+      redis.call('HSET', key, unpack(fields)) -- one call: each costs as much as an entry of the history
       -- news goes back to be judged; what was waiting to be sent may be wrong now
       if f[9] and f[9] ~= '' then
         for destination in string.gmatch(f[9], '[^\n]+') do redis.call('ZREM', ARGV[7] .. destination, id) end
       end
-      redis.call('ZREM', KEYS[3], id)
       put_down('heard', 'id', id, 'news', kind, 'version', version, 'alert', alert)
     end
   end
