@@ -8,9 +8,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.reliability.table import PROPERTY, Row, render
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -53,3 +56,19 @@ def _wait_for(socket: Path, server: subprocess.Popen[bytes], log: Path) -> None:
         if server.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"redis-server did not start: {log.read_text()[-2000:]}")
         time.sleep(0.01)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the figures of reliability runs. Here, because xdist's controller knows no other conftest."""
+    rows = [
+        Row(*row)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, row in report.user_properties
+        if name == PROPERTY
+    ]
+    if rows:
+        terminalreporter.section("reliability", sep="=")
+        for line in render(list(dict.fromkeys(rows))):
+            terminalreporter.line(line)

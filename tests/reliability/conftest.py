@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.reliability.table import Row, render, shown
+from tests.reliability.table import PROPERTY, shown
 
 _FOLDER = Path(__file__).parent
 _LONG = os.environ.get("ALERTROUTER_RELIABILITY_LONG") == "1"
-_PROPERTY = "reliability"
 #: Runs are bounded by what they wait for; this is for what hangs.
 _TIMEOUT_S = 4 * 3600 if _LONG else 600
 
@@ -33,7 +31,7 @@ def figure(request: pytest.FixtureRequest) -> Figure:
 
     def put(goal: str, what: str, aim: str, value: object, ok: bool | None) -> None:
         # plain data, because it travels from xdist's worker
-        request.node.user_properties.append((_PROPERTY, [goal, what, aim, shown(value), ok]))
+        request.node.user_properties.append((PROPERTY, [goal, what, aim, shown(value), ok]))
 
     return put
 
@@ -49,19 +47,3 @@ def only_long(long: bool) -> None:
     """Skip where runs are to be quick."""
     if not long:
         pytest.skip("a long run: make reliability LONG=1")
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the table."""
-    rows = [
-        Row(*row)
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if getattr(report, "when", "") == "call"
-        for name, row in report.user_properties
-        if name == _PROPERTY
-    ]
-    if rows:
-        terminalreporter.section("reliability", sep="=")
-        for line in render(rows):
-            terminalreporter.line(line)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
+#: The property of a test's report that holds its rows, as plain data.
+PROPERTY = "reliability"
 _HEADINGS = ("Goal", "What", "Aim", "Figure", "Held")
 
 

@@ -9,6 +9,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,10 +197,8 @@ async def test_the_quick_way_does_what_the_plain_way_does(tmp_path: Path, seed: 
             continue
         status = chance.choice(["firing", "firing", "resolved", "acknowledged"])
         severity = chance.choice(["critical", "warning"])
-        where = chance.choice(["env staging", "service payment", "service search"]).split()
-        known[name] = make_alert(
-            name, status, severity=severity, started=at - chance.choice([0, HOUR]), env="", **{where[0]: where[1]}
-        )
+        details: dict[str, Any] = chance.choice([{"env": "staging"}, {"service": "payment"}, {"service": "search"}])
+        known[name] = make_alert(name, status, severity=severity, started=at - chance.choice([0, HOUR]), **details)
         lines.append(heard(at, known[name]))
     text = """
         sets:

@@ -19,6 +19,7 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import replace
 
+from alertrouter.alarms import SELF
 from alertrouter.alert import Alert, Severity, Status
 from alertrouter.delivery.reconcile import Action
 from alertrouter.history.entries import Duplicate
@@ -37,6 +38,7 @@ _GO_ON_MS = 3600_000
 #: Changes that are kept one by one; all are counted.
 _SHOWN = 200
 _UNROUTED = "unrouted"
+_OURS = f"{SELF}:"
 _BEGINS = frozenset({News.NEW, News.EPISODE})
 _SILENT = frozenset({Accepted.DUPLICATE, Accepted.STALE})
 _KEPT_BACK = frozenset({Outcome.SUPPRESSED, Outcome.DROPPED})
@@ -345,6 +347,8 @@ class Replay:
 
     def _alerts_of(self, line: Line) -> Iterator[Alert]:
         match line:
+            case Recorded() | Duplicate() if line.id.startswith(_OURS):
+                return  # an alarm about ourselves is beyond the rules
             case Recorded():
                 self._alerts[line.alert.id] = msgspec.json.encode(line.alert)
                 self._forgotten.discard(line.alert.id)
