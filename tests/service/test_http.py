@@ -197,6 +197,7 @@ async def test_who_wants_no_direct_path_is_answered_503(settings: Settings, sand
         with frozen(client.service.embedded.pid):
             status, answer = await client.post(PATH, alertmanager_body(alertmanager_alert()))
             assert (status, answer["error"]) == (503, "not stored, try again")
+            await asyncio.gather(*(client.post(PATH, alertmanager_body(alertmanager_alert())) for _ in range(4)))
             ready, text = await client.get("/-/ready")
             assert ready == 503 and "Redis does not answer" in text
         assert sandbox.calls == []

@@ -64,10 +64,10 @@ class Intake:
             try:
                 return await self._store_alerts(alerts)
             except StoreUnavailable as error:
-                if not self._fail_open:
-                    raise
                 if not isinstance(error, ForeignData):
                     self._went_away(str(error))
+                if not self._fail_open:
+                    raise
         if not self._fail_open:
             raise StoreUnavailable("Redis is away")
         return await self._direct.accept(alerts)
@@ -101,8 +101,11 @@ class Intake:
         self._hold_until = now + _HOLD_AT_MOST_MS
         if not self._away:
             self._away = True
-            telemetry.DIRECT_PATH.set(1)
-            _log.error("Redis is away; what cannot wait goes straight to PagerDuty", reason=reason)
+            telemetry.DIRECT_PATH.set(self._fail_open)
+            instead = (
+                "what cannot wait goes straight to PagerDuty" if self._fail_open else "senders are asked to try again"
+            )
+            _log.error(f"Redis is away; {instead}", reason=reason)
 
     def holds_sends(self) -> bool:
         """Whether what waits in Redis may be out of date: something was sent past it that it has not been told of."""
@@ -165,7 +168,7 @@ class Intake:
     def warnings(self) -> Sequence[str]:
         """What is wrong though alerts are taken in."""
         found = []
-        if self._away or not self._met:
+        if self._fail_open and (self._away or not self._met):
             found.append(
                 "Redis does not answer: resolves, critical and error alerts go straight to PagerDuty, the others are "
                 "answered with 503; bring Redis back"

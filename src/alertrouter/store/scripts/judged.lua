@@ -1,7 +1,8 @@
 -- judged: put down what was decided about claimed records, and queue their sends.
 -- KEYS  1 due  2 this worker's leases  3 waiting  4 history  5 parked
 -- ARGV  1 now  2 prefix of records  3 prefix of wait queues  4 lifetime of a closed record (ms)
---       5 history length, 0 for none;  then per record 11: id, version, outcome, rule, reason, service, wake_at, closed (0|1), parked (0|1),
+--       5 history length, 0 for none
+--       then per record 11: id, version, outcome, rule, reason, service, wake_at, closed (0|1), parked (0|1),
 --       suspended_until, number of sends, and per send 6: destination, score in its wait queue, routing key ('' keeps what
 --       is pinned), what its call limit is counted under, key of a shared incident ('' for the alert's own), version that
 --       it opens (0 for none)
