@@ -17,6 +17,7 @@ from aiohttp import web
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION
 from alertrouter.alert import Alert
+from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
 from alertrouter.delivery.intake import Intake
 from alertrouter.delivery.journal import Journal
@@ -174,6 +175,15 @@ class Service:
         """What the shadow rules would have done otherwise; None where there are none."""
         return {"rules": str(self._settings.shadow_rules), **self.shadow.summary()} if self.shadow else None
 
+    async def explain(self, alert_id: str) -> dict[str, Any] | None:
+        """All about one alert, by the rules in force. None where nothing is on record. Raises StoreUnavailable."""
+        return await explain_record(alert_id, self.store, self.rules.ruleset, self._clock())
+
+    async def closest(self, asked: str) -> Sequence[str]:
+        """Ids of alerts that may be meant: they share the incident of that name, or are called nearly so."""
+        sharing = await self.store.sharing(asked, self.rules.routing_keys)
+        return sharing[:5] or await asyncio.to_thread(closest, asked, await self.store.some_ids())
+
     async def keep_history_short(self) -> None:
         """Let go of what is older than the retention."""
         while True:
@@ -232,7 +242,8 @@ class Service:
             tokens=tokens,
         )
         api = Api(
-            record=self.store.record,
+            explain=self.explain,
+            closest=self.closest,
             history=self.store.history_entries,
             shadow=self.shadow_summary,
             tokens=tokens,
@@ -248,7 +259,7 @@ class Service:
                 web.get("/metrics", operations.metrics),
                 web.get("/api/v1/history", api.history),
                 web.get("/api/v1/shadow", api.shadow),
-                web.get("/api/v1/alerts/{dedup_key:.+}", api.alert),
+                web.get(r"/api/v1/alerts/{dedup_key:[\s\S]+}", api.alert),
             ]
         )
         return application

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from alertrouter.cli import main
+from alertrouter.delivery.explained_text import escaped
 from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.rules.test_wrong_files import fill
 
@@ -109,9 +110,9 @@ def test_the_text_says_first_what_happens_and_then_why() -> None:
     assert result.exit_code == 0
     lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
     assert lines[:5] == [
-        "disk/db-1: firing",
+        "Would go to pagerduty:default as warning P3, because rule search of the router gives it to search-service.",
+        "disk/db-1: firing, warning",
         "Disk low",
-        "DELIVERED as warning P3 to pagerduty:default",
         "service: search-service, team: team-discovery",
         "runbook: https://git.example.org/sre/alertrouter/blob/main/runbooks/search-service.md",
     ]
@@ -125,7 +126,8 @@ def test_the_text_says_first_what_happens_and_then_why() -> None:
 
 def test_the_text_of_a_suppression_names_rule_and_reason() -> None:
     result = run("explain", "--source", "pagerduty", "--rules", RULES, "--at", "2027-03-31T00:00:00Z", "-", body=NOISE)
-    assert "SUPPRESSED by staging-dns-noise: the staging resolver" in result.stdout
+    assert result.stdout.startswith("Nobody would be told: rule staging-dns-noise suppresses it (the staging resolver")
+    assert "  What PagerDuty was told before is still resolved.\n" in result.stdout
     assert "PagerDuty would get" not in result.stdout
 
 
@@ -143,8 +145,8 @@ def test_a_dropped_alert_says_who_dropped_it_and_until_when(tmp_path: Path) -> N
     assert (explained["rule"], explained["reason"]) == ("r", "known")
     assert explained["until"] == 32_503_680_000_000
     text = run("explain", "--source", "pagerduty", "--rules", directory, "-", body=EVENT).stdout
-    assert "  DROPPED by r: known\n" in text
-    assert "  judged anew on 3000-01-01 00:00:00 Etc/UTC\n" in text
+    assert text.startswith("Nobody would be told: rule r drops it (known).\n")
+    assert "  the rules may say otherwise from 3000-01-01 00:00:00 UTC on\n" in text
     assert "service:" not in text
 
 
@@ -169,14 +171,17 @@ def test_a_rule_may_hold_a_trigger_back_or_turn_it_into_a_resolve(
 def test_the_text_of_a_suspended_alert_says_for_how_long(tmp_path: Path) -> None:
     directory = rules_that_do(tmp_path, "{suspend: 5m}")
     text = run("explain", "--source", "pagerduty", "--rules", directory, "-", body=EVENT).stdout
-    assert "  SUSPENDED for 300 s, unless it is resolved by then\n" in text
-    assert "  After that DELIVERED as warning to pagerduty:default\n" in text
+    assert text.startswith(
+        "Would be held back for 5 min, then go to pagerduty:default as warning unless resolved by then, "
+        "because no rule of the router wanted it.\n"
+    )
 
 
 def test_the_text_says_what_a_rule_made_of_the_action(tmp_path: Path) -> None:
     directory = rules_that_do(tmp_path, "{event_action: resolve}")
     text = run("explain", "--source", "pagerduty", "--rules", directory, "-", body=EVENT).stdout
-    assert "  sent as a resolve, because a rule says so\n" in text
+    assert text.startswith("Would be resolved at pagerduty:default, because no rule of the router wanted it.\n")
+    assert "  taken as a resolve, because a rule says so\n" in text
 
 
 def test_what_the_events_api_cannot_carry_is_marked_as_ours(tmp_path: Path) -> None:
@@ -193,7 +198,10 @@ def test_a_faulty_service_file_is_told_and_its_alerts_explained_all_the_same(tmp
     result = run("explain", "--source", "pagerduty", "--rules", directory, "-", body=EVENT)
     assert result.exit_code == 0
     assert result.stderr.startswith(f"quarantined: {tmp_path}/services/shop.yaml:1:7: ")
-    assert "  sent to the catch-all: the file of shop is faulty\n" in result.stdout
+    assert result.stdout.startswith(
+        "Would go to pagerduty:default as warning, "
+        "because the file of shop is faulty and the catch-all takes its alerts.\n"
+    )
     (explained,) = explain("pagerduty", EVENT, rules=directory)
     assert (explained["quarantined"], explained["service"], explained["outcome"]) == ("shop", "", "delivered")
 
@@ -223,6 +231,12 @@ def test_alerts_that_are_none_are_told_beside_the_answer() -> None:
         (("--source", "pagerduty", "--rules", RULES, "nowhere.json"), "", 2, "No such file"),
         (("--source", "pagerduty", "--rules", RULES, "--at", "soon", "-"), "{}", 2, "'soon' is no date and time"),
         (("--source", "pagerduty", "--rules", "nowhere", "-"), EVENT, 1, "nowhere:1:1: cannot be read"),
+        ((), "", 2, "name a BODY (- for standard input) and its --source, or an alert with --alert"),
+        (("-",), "{}", 2, "Missing option '--source'"),
+        (("--source", "pagerduty", "--url", "http://127.0.0.1:1", "-"), "{}", 2, "--url goes with --alert"),
+        (("--alert", "x", "-"), "{}", 2, "leave out BODY"),
+        (("--alert", "x", "--source", "pagerduty", "--rules", RULES), "", 2, "leave out --source, --rules"),
+        (("--alert", " "), "", 2, "--alert needs the dedup_key"),
     ],
 )
 def test_explain_says_what_it_could_not_do(words: tuple[str, ...], body: Any, code: int, words_back: str) -> None:
@@ -246,3 +260,60 @@ def test_what_else_is_told_and_run_and_the_shared_incident_are_shown(tmp_path: P
     assert shown["dedup_key"] == shown["event"]["dedup_key"] == "search db-1"
     text = run("explain", "--source", "pagerduty", "--rules", str(tmp_path), "-", body=EVENT).stdout
     assert "  told as well: slack:alerts\n  automation: restart\n" in text
+
+
+def test_a_severity_that_rules_changed_is_told_with_what_was_heard(tmp_path: Path) -> None:
+    directory = rules_that_do(tmp_path, "{severity: critical}")
+    text = run("explain", "--source", "pagerduty", "--rules", directory, "-", body=EVENT).stdout
+    assert text.startswith("Would go to pagerduty:default as critical (heard as warning), because ")
+
+
+@pytest.mark.parametrize(("action", "word"), [("acknowledge", "acknowledged"), ("resolve", "resolved")])
+def test_an_event_that_opens_nothing_is_told_as_what_it_is(action: str, word: str) -> None:
+    body = {**EVENT, "event_action": action}
+    text = run("explain", "--source", "pagerduty", "--rules", RULES, "-", body=body).stdout
+    assert text.startswith(f"Would be {word} at pagerduty:default, because rule search of the router ")
+
+
+def test_a_router_that_ends_in_a_service_says_so(tmp_path: Path) -> None:
+    files = {
+        "router.yaml": "catch_all: {route_to: shop}\n",
+        "services/shop.yaml": "service: shop\nsets: {start: []}\ncatch_all: {}\n",
+    }
+    directory = rules_that_do(tmp_path, "{}", **files)
+    text = run("explain", "--source", "pagerduty", "--rules", directory, "-", body=EVENT).stdout
+    assert "because no rule of the router matched, and its catch-all names shop.\n" in text
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_what_a_sender_wrote_cannot_move_the_cursor(output: str) -> None:
+    hostile = "línea \x9b31m \u202egnp.exe \U0001f525"
+    body = {**EVENT, "dedup_key": hostile, "payload": {**EVENT["payload"], "summary": "a\nb", "group": "\ud800"}}  # type: ignore[dict-item]
+    result = run("explain", "--source", "pagerduty", "--rules", RULES, "-o", output, "-", body=body)
+    assert result.exit_code == 0
+    assert all(line.isprintable() for line in result.stdout.split("\n"))
+    assert "línea \\u009b31m \\u202egnp.exe \U0001f525" in result.stdout
+    if output == "json":
+        assert json.loads(result.stdout)[0]["dedup_key"] == hostile
+
+
+def test_escapes_are_those_of_json() -> None:
+    text = "ü\x1b[2J\n\u202e\ud800\U000e0001€"
+    assert escaped(text) == "ü\\u001b[2J\\n\\u202e\\ud800\\udb40\\udc01€"
+    assert escaped(text, "latin-1").endswith("\\u20ac") and escaped(text, "latin-1").startswith("ü")
+    assert json.loads(f'"{escaped(text, "ascii")}"') == text
+
+
+def test_several_alerts_are_told_apart_by_an_empty_line() -> None:
+    body = alertmanager_body(alertmanager_alert(), alertmanager_alert(n="2"))
+    text = run("explain", "--source", "alertmanager", "--rules", RULES, "-", body=body).stdout
+    assert text.count("Would go to pagerduty:default as critical P1") == 2
+    assert "}\n\nWould go to" in text
+
+
+def test_a_huge_alert_is_cut_in_the_text() -> None:
+    details = {f"k{number}": "v" * 1000 for number in range(5000)}
+    body = {**EVENT, "payload": {**EVENT["payload"], "custom_details": details}}  # type: ignore[dict-item]
+    text = run("explain", "--source", "pagerduty", "--rules", RULES, "-", body=body).stdout
+    assert len(text) < 50_000
+    assert "more lines; -o json shows them\n" in text

@@ -1,60 +1,35 @@
-"""`alertrouter explain`: one payload through the rules, every rule with why or why not."""
+"""`alertrouter explain`: one payload through the rules, or one alert of a running service; what becomes of it, and why."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn, cast
+from urllib.parse import quote
 from uuid import uuid4
 
+import aiohttp
 import click
+from click.core import ParameterSource
+from yarl import URL
 
-from alertrouter.alert import Alert, Status
-from alertrouter.destinations.pagerduty import EventAction, build_event, encode_event
-from alertrouter.enrich import enrich
-from alertrouter.errors import BadPayload, RulesInvalid
-from alertrouter.rules.evaluate import evaluate
+from alertrouter.cli.history import service_url, token_header
+from alertrouter.delivery.explained_text import as_text, escaped
+from alertrouter.delivery.explaining import PAGERDUTY, as_json, explain
+from alertrouter.errors import BadPayload, RulesInvalid, SettingsInvalid
 from alertrouter.rules.load import load_rules
-from alertrouter.rules.model import Decision, Ruleset, RuleTrace, Service, Verdict
-from alertrouter.rules.times import Instant
+from alertrouter.settings import load_settings
 from alertrouter.sources import PARSERS, ParsedPayload, pagerduty
 
-_ACTIONS = {
-    Status.FIRING: EventAction.TRIGGER,
-    Status.ACKNOWLEDGED: EventAction.ACKNOWLEDGE,
-    Status.RESOLVED: EventAction.RESOLVE,
-}
-_PAGERDUTY = "pagerduty"
-_REDACTED = "[redacted]"
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One alert, what the rules say about it, and the event that would be sent: None where none would be."""
-
-    alert: Alert
-    decision: Decision
-    service: Service | None
-    dedup_key: str
-    action: EventAction
-    event: dict[str, Any] | None
-
-    @property
-    def outcome(self) -> str:
-        """How the alert would end, as on record in the history."""
-        match self.decision.verdict:
-            case Verdict.SUPPRESS:
-                return "suppressed"
-            case Verdict.DROP:
-                return "dropped"
-        triggers = self.action is EventAction.TRIGGER
-        return "suspended" if self.decision.suspend_ms and triggers else "delivered"
+_REQUEST_S = 30.0
+_BY_HAND = ParameterSource.COMMANDLINE
+_OF_A_PAYLOAD = {"sender": "--source", "rules": "--rules", "at": "--at"}
 
 
 class _Moment(click.ParamType[int]):
@@ -71,24 +46,75 @@ class _Moment(click.ParamType[int]):
 
 
 @click.command("explain")
-@click.argument("body", type=click.File("rb"))
+@click.argument("body", type=click.File("rb"), required=False)
 @click.option(
     "--source",
     "sender",
-    required=True,
-    type=click.Choice([*PARSERS, _PAGERDUTY]),
+    type=click.Choice([*PARSERS, PAGERDUTY]),
     help="Who posts such bodies; pagerduty: an Events v2 body.",
 )
 @click.option(
     "--rules", type=click.Path(path_type=Path), default="rules", envvar="ALERTROUTER_RULES", show_default=True
 )
 @click.option("--at", type=_Moment(), help="Judge as of this time instead of now; UTC unless it says otherwise.")
+@click.option("--alert", metavar="DEDUP_KEY", help="An alert that a running service knows, instead of BODY.")
+@click.option(
+    "--url",
+    help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_WEBHOOK_TOKENS.",
+)
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def command(body: BinaryIO, sender: str, rules: Path, at: int | None, output: str) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context,
+    body: BinaryIO | None,
+    sender: str | None,
+    rules: Path,
+    at: int | None,
+    alert: str | None,
+    url: str | None,
+    output: str,
+) -> None:
     """Show what would become of the alerts in BODY, a file or - for standard input, and why.
 
-    Nothing is sent or stored: a duplicate is not known as one here.
+    With --alert: what became of an alert that a running service knows, by its own rules, what it was told and what came
+    back. Nothing is sent, stored or counted. Without a service a duplicate is not known as one.
+
+    Exits with 1 where the rules cannot be loaded, the alert is not known or the service does not answer.
     """
+    if alert is not None:
+        given = [name for key, name in _OF_A_PAYLOAD.items() if ctx.get_parameter_source(key) is _BY_HAND]
+        if body is not None or given:
+            what = ", ".join(["BODY"] * (body is not None) + given)
+            raise click.UsageError(f"--alert asks a running service and its rules; leave out {what}")
+        explained = [_from_service(alert, url)]
+    else:
+        if url is not None:
+            raise click.UsageError("--url goes with --alert")
+        if body is None:
+            raise click.UsageError("name a BODY (- for standard input) and its --source, or an alert with --alert")
+        if sender is None:
+            raise click.UsageError("Missing option '--source': who posts such bodies?")
+        explained = _from_body(body, sender, rules, at)
+    _show(explained, output)
+
+
+def _show(explained: Sequence[dict[str, Any]], output: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    if output == "json":
+        lines = json.dumps(explained, indent=2, ensure_ascii=False).splitlines()
+    else:
+        lines = [line for each in explained for line in ("", *as_text(each))][1:] or ["no alerts in the body"]
+    click.echo("\n".join(escaped(line, encoding) for line in lines))
+
+
+def _complain(text: str) -> None:
+    click.echo(escaped(text, sys.stderr.encoding or "utf-8"), err=True)
+
+
+# --- a payload -------------------------------------------------------------------------------------------------------
+
+
+def _from_body(body: BinaryIO, sender: str, rules: Path, at: int | None) -> list[dict[str, Any]]:
     now = time.time_ns() // 1_000_000
     try:
         ruleset = load_rules(rules, now=now)
@@ -97,121 +123,86 @@ def command(body: BinaryIO, sender: str, rules: Path, at: int | None, output: st
         click.echo("\n".join(["the rules cannot be loaded:", *invalid.problems]), err=True)
         sys.exit(1)
     except BadPayload as bad:
-        raise click.BadParameter(f"not understood: {bad.reason}", param_hint="BODY") from None
+        raise click.BadParameter(f"not understood: {escaped(bad.reason)}", param_hint="BODY") from None
     for problem in (each for problems in ruleset.quarantined.values() for each in problems):
-        click.echo(f"quarantined: {problem}", err=True)
-    explanations = [_explain(alert, ruleset, now if at is None else at) for alert in payload.alerts]
+        _complain(f"quarantined: {problem}")
     for skipped in payload.skipped:
-        click.echo(f"alert {skipped.position + 1} of the body is skipped: {skipped.reason}", err=True)
+        _complain(f"alert {skipped.position + 1} of the body is skipped: {skipped.reason}")
     for reason in payload.ignored:
-        click.echo(f"ignored: {reason}", err=True)
-    if output == "json":
-        click.echo(json.dumps([_as_json(each) for each in explanations], indent=2, ensure_ascii=False))
-    else:
-        click.echo("\n\n".join("\n".join(_as_text(each)) for each in explanations) or "no alerts in the body")
+        _complain(f"ignored: {reason}")
+    return [as_json(explain(alert, ruleset, now if at is None else at)) for alert in payload.alerts]
 
 
 def _parse(sender: str, body: bytes) -> ParsedPayload:
-    if sender == _PAGERDUTY:
+    if sender == PAGERDUTY:
         return pagerduty.parse(body, sender, new_key=lambda: uuid4().hex)
     return PARSERS[sender](body, "application/json", sender)
 
 
-def _explain(alert: Alert, ruleset: Ruleset, now: int) -> Explanation:
-    decision = evaluate(alert, ruleset, now, trace=True)
-    # Whoever posts events gives PagerDuty's identity himself; for every other sender we make it.
-    own_key = alert.fingerprint if alert.source == _PAGERDUTY else alert.dedup_key
-    dedup_key = decision.dedup_key or own_key
-    action = EventAction(decision.event_action) if decision.event_action else _ACTIONS[alert.status]
-    event = None
-    if decision.verdict is Verdict.DELIVER:
-        built = build_event(action, _REDACTED, dedup_key, enrich(alert, decision, ruleset))
-        event = json.loads(encode_event(built))
-    return Explanation(alert, decision, ruleset.services.get(decision.service), dedup_key, action, event)
+# --- a running service -----------------------------------------------------------------------------------------------
 
 
-def _as_json(explained: Explanation) -> dict[str, Any]:
-    alert, decision = explained.alert, explained.decision
-    return {
-        "outcome": explained.outcome,
-        "service": decision.service,
-        "severity": decision.event.severity.value,
-        "priority": decision.priority,
-        "dedup_key": explained.dedup_key,
-        "source": alert.source,
-        "status": alert.status.value,
-        "summary": alert.event.summary,
-        "rule": decision.rule,
-        "reason": decision.reason,
-        "suspend_ms": decision.suspend_ms,
-        "event_action": explained.action.value,
-        "escalation_policy": decision.escalation_policy,
-        "custom_fields": decision.custom_fields,
-        "notify": decision.notify,
-        "automation": [each.name for each in decision.automation],
-        "quarantined": decision.quarantined,
-        "until": decision.until,
-        "destinations": decision.destinations,
-        "matched": decision.matched,
-        "annotations": decision.annotations,
-        "notes": alert.notes,
-        "event": explained.event,
-        "trace": [asdict(each) for each in decision.trace],
-    }
+def _from_service(alert: str, url: str | None) -> dict[str, Any]:
+    """All that a service says about one alert. Ends the program with one line where it says nothing of use."""
+    try:
+        settings = load_settings(os.environ, {})
+    except SettingsInvalid as invalid:
+        raise click.UsageError(str(invalid)) from None
+    url = (url or service_url(settings)).rstrip("/")
+    if not _is_address(url):
+        raise click.UsageError(f"--url {url}: write http://host:port")
+    if not alert.strip():
+        raise click.UsageError("--alert needs the dedup_key of an alert")
+    status, answer = asyncio.run(_ask(url, alert, token_header(settings)))
+    if status != 200 or not _is_explanation(answer):
+        _give_up(_why_not(status, answer, alert, url))
+    return cast(dict[str, Any], answer)
 
 
-def _as_text(explained: Explanation) -> Iterator[str]:
-    alert, decision = explained.alert, explained.decision
-    yield f"{explained.dedup_key}: {alert.status.value}"
-    yield f"  {alert.event.summary}"
-    yield ""
-    yield from _verdict(explained)
-    for note in alert.notes:
-        yield f"  note: {note}"
-    yield ""
-    for (orchestration, set_name), looked_at in groupby(decision.trace, lambda each: (each.orchestration, each.set)):
-        yield f"  {orchestration}" if set_name == "start" else f"  {orchestration}, set {set_name}"
-        for each in looked_at:
-            yield from _looked_at(each)
-    if explained.event is not None:
-        yield ""
-        yield "  PagerDuty would get:"
-        yield from (f"    {line}" for line in json.dumps(explained.event, indent=2, ensure_ascii=False).splitlines())
+def _is_address(url: str) -> bool:
+    try:
+        parsed = URL(url)
+    except ValueError:
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host)
 
 
-def _verdict(explained: Explanation) -> Iterator[str]:
-    decision, service = explained.decision, explained.service
-    grade = " ".join(filter(None, (decision.event.severity.value, decision.priority)))
-    match explained.outcome:
-        case "suppressed" | "dropped" as outcome:
-            yield f"  {outcome.upper()} by {decision.rule}: {decision.reason}"
-            yield "  What PagerDuty was told before is still resolved."
-        case "suspended":
-            yield f"  SUSPENDED for {decision.suspend_ms / 1000:g} s, unless it is resolved by then"
-            yield f"  After that DELIVERED as {grade} to {', '.join(decision.destinations)}"
-        case _:
-            yield f"  DELIVERED as {grade} to {', '.join(decision.destinations)}"
-    if decision.event_action:
-        yield f"  sent as a {decision.event_action}, because a rule says so"
-    if decision.notify:
-        yield f"  told as well: {', '.join(decision.notify)}"
-    if decision.automation:
-        yield f"  automation: {', '.join(each.name for each in decision.automation)}"
-    if decision.until:
-        yield f"  judged anew on {Instant(decision.until)}"
-    if decision.quarantined:
-        yield f"  sent to the catch-all: the file of {decision.quarantined} is faulty"
-    if explained.outcome == "dropped" or (decision.quarantined and service is None):
-        return
-    if service is None:
-        yield "  service: none, because no rule of the router wanted it"
-        return
-    yield f"  service: {service.name}" + (f", team: {service.team}" if service.team else "")
-    if service.runbook:
-        yield f"  runbook: {service.runbook}"
+def _is_explanation(answer: Any) -> bool:
+    return isinstance(answer, dict) and answer.keys() >= {"outcome", "record", "told", "history", "judged_now", "trace"}
 
 
-def _looked_at(trace: RuleTrace) -> Iterator[str]:
-    yield f"    {'yes' if trace.matched else 'no ':3} {trace.rule:28} {trace.why}"
-    for warning in trace.warnings:
-        yield f"        {'':28} warning: {warning}"
+def _why_not(status: int, answer: Any, alert: str, url: str) -> str:
+    """What a service means by an answer that is no explanation."""
+    match status, answer:
+        case 404, {"closest": [*closest]}:
+            near = f"; perhaps {' or '.join(map(str, closest))}" if closest else ""
+            return f"{url} knows no alert {alert}{near}"
+        case 401, _:
+            return f"{url} answered 401: set ALERTROUTER_WEBHOOK_TOKENS to a token that it takes"
+        case _, {"error": reason}:
+            return f"{url} answered {status}: {reason}"
+    return f"{url} answered {status}, but not as alertrouter does"
+
+
+async def _ask(url: str, alert: str, headers: dict[str, str]) -> tuple[int, Any]:
+    """Status and JSON of the answer; None for what is no JSON."""
+    place = URL(f"{url}/api/v1/alerts/{quote(alert, safe='', errors='replace')}", encoded=True)
+    timeout = aiohttp.ClientTimeout(total=_REQUEST_S)
+    try:
+        async with (
+            aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
+            session.get(place, allow_redirects=False) as response,  # a token is for nobody else
+        ):
+            status, body = response.status, await response.read()
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        said = " ".join(str(error).split()) or f"no answer within {_REQUEST_S:g} s"
+        _give_up(f"{url} cannot be asked: {said}; is `alertrouter serve` running there? Else say where with --url")
+    try:
+        return status, json.loads(body)
+    except ValueError:
+        return status, None
+
+
+def _give_up(reason: str) -> NoReturn:
+    _complain(f"alertrouter: {reason}")
+    sys.exit(1)

@@ -34,11 +34,14 @@ class ActiveRules:
         return self.routing_keys.get(destination) or self.routing_keys[DEFAULT_DESTINATION]
 
 
-def decide(alert: Alert, ruleset: Ruleset, now: int, counts: Counts | None) -> Decision:
-    """What the rules say, given what they counted. An alert about ourselves is beyond them."""
+def decide(alert: Alert, ruleset: Ruleset, now: int, counts: Counts | None, *, trace: bool = False) -> Decision:
+    """What the rules say, given what they counted. An alert about ourselves is beyond them.
+
+    trace: record each rule looked at, with the reason in words; changes nothing else.
+    """
     if alert.source == SELF:
         return plain_decision(alert, SELF_DESTINATION)
-    return _or_plain(alert, lambda: evaluate(alert, ruleset, now, counts=counts), plain_decision)
+    return _or_plain(alert, lambda: evaluate(alert, ruleset, now, counts=counts, trace=trace), plain_decision)
 
 
 def show(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:

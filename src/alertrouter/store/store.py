@@ -43,6 +43,10 @@ CLOSED_LIFETIME_MS = 24 * 3600 * 1000
 #: Entries. A heard one holds its alert, about 3 kB; the others take some 200 bytes.
 HISTORY_LENGTH = 100_000
 
+#: How much of Redis is searched for ids: each step holds it for about a millisecond.
+_SCANS = 50
+_SCANNED_AT_ONCE = 1000
+
 _RANK_STEP = 10**13  # larger than any time in ms, so that rank orders before age; their sum is exact in a double
 _log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
@@ -61,6 +65,8 @@ _SCRIPTS = {
     "count": "zset hash zset",
     "judged": "zset zset set stream zset",
     "leave_incident": "set",
+    "look": "hash zset hash",
+    "look_at_counts": "zset hash",
     "recall": "zset zset",
     "repair_members": "set zset",
     "replay": "zset stream zset",
@@ -68,6 +74,9 @@ _SCRIPTS = {
 }
 #: The script that is refused when Redis is full. The others drain it.
 _REFUSED_WHEN_FULL = "accept"
+#: The scripts that Redis itself keeps from changing anything; when it is full they run all the same.
+#: https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags
+_READ_ONLY = frozenset({"look", "look_at_counts"})
 #: What was taken in while Redis was away is taken in by the same script, and not refused.
 _FILES = {"replay": "accept"}
 _CHECK_TYPES = """\
@@ -149,6 +158,33 @@ class Claim:
     fence: str
     lease_until: int
     record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A send that waits for its turn: behind `before` others, in a queue of `length`."""
+
+    destination: str
+    before: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """All that is known of one alert at one instant. Times in ms since the epoch, 0 for never.
+
+    window_ends:   until then the same, heard again, is a duplicate.
+    resend_at:     from then on it is forwarded, window or not.
+    due_at:        when it is judged next.
+    dead_letters:  of its present state, as JSON, by destination.
+    """
+
+    record: Record
+    window_ends: int
+    resend_at: int
+    due_at: int
+    waiting: tuple[Waiting, ...]
+    dead_letters: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -576,6 +612,61 @@ class AlertStore:
             found = await self._client.hgetall(self.keys.alert + alert_id)
         return _record_from(found) if found else None
 
+    async def look(self, alert_id: str) -> Sight | None:
+        """All that is known of one alert, or None. Changes nothing."""
+        keys = self.keys
+        found = await self._run("look", [keys.alert + alert_id, keys.due, keys.dead], [alert_id, keys.wait])
+        if not found:
+            return None
+        flat, due_at, waiting, letters = found
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        delivered_at = int(fields.get(b"delivered_at", 0))
+        return Sight(
+            record=_record_from(fields),
+            window_ends=int(fields.get(b"window_ends", 0)),
+            resend_at=delivered_at + self._dedup.resend_after_ms if delivered_at else 0,
+            due_at=int(float(due_at or 0)),
+            waiting=tuple(
+                Waiting(destination.decode(), int(before), int(length))
+                for destination, before, length in zip(waiting[::3], waiting[1::3], waiting[2::3], strict=True)
+            ),
+            dead_letters={name.decode(): letter for name, letter in zip(letters[::2], letters[1::2], strict=True)},
+        )
+
+    async def look_at_counts(self, record: Record, thresholds: Sequence[Threshold], now: int) -> Sequence[int]:
+        """What `count` would answer now. Changes nothing."""
+        return cast(
+            Sequence[int],
+            await self._run(
+                "look_at_counts",
+                [self.keys.count + threshold.key + part for threshold in thresholds for part in ("", ":answers")],
+                [
+                    now,
+                    f"{record.version} {record.id}",
+                    *chain.from_iterable((threshold.window_ms, int(threshold.only_look)) for threshold in thresholds),
+                ],
+            ),
+        )
+
+    async def some_ids(self) -> list[str]:
+        """Ids of alerts on record, in no order; of some where there are very many."""
+        prefix = self.keys.alert.encode()
+        found: set[str] = set()
+        cursor = 0
+        async with _as_unavailable():
+            for _ in range(_SCANS):
+                cursor, keys = await self._client.scan(cursor, match=prefix + b"*", count=_SCANNED_AT_ONCE)
+                found.update(key.removeprefix(prefix).decode() for key in keys)
+                if not cursor:
+                    break
+        return sorted(found)
+
+    async def sharing(self, dedup_key: str, destinations: Iterable[str]) -> list[str]:
+        """Ids of alerts that share the incident of that key at one of `destinations`."""
+        async with _as_unavailable():
+            found = await self._client.sunion([f"{self.keys.members}{each}:{dedup_key}" for each in destinations])
+        return sorted(id_.decode() for id_ in found)
+
     async def void_leases(self) -> None:
         """Let every lease fall at the next claim: for a store whose lock proves that all owners are dead."""
         async with _as_unavailable():
@@ -713,7 +804,8 @@ class _Script:
 
 @cache
 def _script(name: str, kinds: str, flags: bool) -> _Script:
-    flag_line = f"#!lua flags={'' if name == _REFUSED_WHEN_FULL else 'allow-oom'}\n" if flags else ""
+    flag = "" if name == _REFUSED_WHEN_FULL else "no-writes" if name in _READ_ONLY else "allow-oom"
+    flag_line = f"#!lua flags={flag}\n" if flags else ""
     check = _CHECK_TYPES % ", ".join(f"'{kind}'" for kind in kinds.split())
     source = (
         flag_line

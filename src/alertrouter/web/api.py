@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 from aiohttp import web
 
 from alertrouter.errors import StoreUnavailable
-from alertrouter.history.entries import KINDS, Entry, Filter, encode, entries_of
-from alertrouter.record import Record
+from alertrouter.history.entries import KINDS, Entry, Filter, Heard, encode, entries_of
 from alertrouter.web.auth import Tokens, unauthorized
 
 _MOST_ENTRIES = 1000
@@ -19,6 +19,9 @@ _ENTRIES = 100
 #: Entries of the stream that one request looks at: one that finds little says where to go on.
 _LOOKED_AT = 20_000
 _AT_ONCE = 500
+#: Entries of the history that are shown beside an alert's record.
+_ENTRIES_OF_ONE = 50
+_NO_BODY = msgspec.Raw(b"null")
 _PLACE = re.compile(r"\d+-\d+")
 #: The header that says where the next page begins: what to give as `cursor`. Missing on the last page.
 CURSOR = "X-Alertrouter-Cursor"
@@ -29,7 +32,8 @@ HistoryEntries = Callable[..., Awaitable[Sequence[tuple[str, Mapping[str, str]]]
 class Api:
     """The read-only API.
 
-    record:   finds one alert's record by id.
+    explain:  all about one alert by its id; None where nothing is on record.
+    closest:  ids of alerts that may be meant by one that is not known.
     history:  entries of the stream from one id to another, oldest or newest first.
     shadow:   what the shadow rules would have done otherwise; None where there are none.
     """
@@ -37,27 +41,49 @@ class Api:
     def __init__(
         self,
         *,
-        record: Callable[[str], Awaitable[Record | None]],
+        explain: Callable[[str], Awaitable[dict[str, Any] | None]],
+        closest: Callable[[str], Awaitable[Sequence[str]]],
         history: HistoryEntries,
         shadow: Callable[[], Mapping[str, object] | None],
         tokens: Tokens,
     ) -> None:
-        self._record = record
+        self._explain = explain
+        self._closest = closest
         self._history = history
         self._shadow = shadow
         self._tokens = tokens
 
     async def alert(self, request: web.Request) -> web.Response:
-        """One alert by its dedup_key: what was heard, what was told."""
+        """One alert by its dedup_key: what was heard, what was told, what the rules say, and why."""
         if not self._tokens.admit(request.headers):
             return unauthorized()
         try:
-            record = await self._record(request.match_info["dedup_key"])
+            asked = request.match_info["dedup_key"]
+            explained = await self._explain(asked)
+            if explained is None:
+                return web.json_response({"error": "no such alert", "closest": await self._closest(asked)}, status=404)
+            record = explained["record"]
+            entries, is_whole = await self._history_of(record["id"], record["first_heard"])
         except StoreUnavailable as error:
             return web.json_response({"error": str(error)}, status=503)
-        if record is None:
-            return web.json_response({"error": "no such alert"}, status=404)
-        return web.json_response(_shown(record))
+        return web.json_response({**explained, "history": entries, "history_complete": is_whole})
+
+    async def _history_of(self, alert_id: str, since: int) -> tuple[list[dict[str, Any]], bool]:
+        """The newest entries about one alert since then (ms), newest first, and whether there are no others."""
+        found: list[dict[str, Any]] = []
+        last = "+"
+        for _ in range(_LOOKED_AT // _AT_ONCE):
+            entries = await self._history("-", last, _AT_ONCE, newest_first=True)
+            for id_, fields in entries:
+                if fields.get("id", alert_id) != alert_id:
+                    continue  # about another: telling that is much cheaper than reading it
+                found += (_without_body(entry) for entry in entries_of(id_, fields) if entry.id == alert_id)
+                if len(found) > _ENTRIES_OF_ONE:
+                    return found[:_ENTRIES_OF_ONE], False
+            if len(entries) < _AT_ONCE or int(entries[-1][1].get("at", since)) < since:
+                return found, True
+            last = f"({entries[-1][0]}"
+        return found, False
 
     async def history(self, request: web.Request) -> web.Response:
         """How alerts ended, newest first, a page at a time; with `kind` also what was heard and what was sent.
@@ -149,29 +175,25 @@ def _question(query: Mapping[str, str]) -> _Question:
     return _Question(wanted, first, last, order == "newest", int(limit))
 
 
-def _shown(record: Record) -> dict[str, Any]:
-    return {
-        "dedup_key": record.alert.dedup_key,
-        "source": record.alert.source,
-        "status": record.status,
-        "severity": record.severity,
-        "summary": record.alert.event.summary,
-        "outcome": record.outcome,
-        "rule": record.rule,
-        "reason": record.reason,
-        "service": record.service,
-        "version": record.version,
-        "news": record.news,
-        "heard": {"first": record.first_heard, "last": record.last_heard, "count": record.count},
-        "told": [
-            {
-                "destination": told.destination,
-                "state": told.state or "nothing",
-                "version": told.version,
-                "at": told.at,
-                "tries": told.tries,
-                "not_before": told.not_before,
-            }
-            for told in record.told
-        ],
-    }
+class _Severity(msgspec.Struct):
+    severity: str
+
+
+class _Standing(msgspec.Struct):
+    """What is shown of an alert that was heard."""
+
+    status: str
+    event: _Severity
+
+
+def _without_body(entry: Entry) -> dict[str, Any]:
+    """An entry as JSON; of an alert that was heard only how it stood."""
+    if not isinstance(entry, Heard):
+        return cast(dict[str, Any], msgspec.to_builtins(entry))
+    shown = cast(dict[str, Any], msgspec.json.decode(encode(msgspec.structs.replace(entry, alert=_NO_BODY))))
+    del shown["alert"]
+    try:
+        standing = msgspec.json.decode(entry.alert, type=_Standing)
+    except msgspec.MsgspecError:  # a later version may have written it
+        return shown
+    return {**shown, "status": standing.status, "severity": standing.event.severity}

@@ -1,0 +1,31 @@
+-- look: all that is known of one alert at one instant. It changes nothing: Redis refuses a write here.
+-- KEYS  1 its record  2 due  3 dead letters
+-- ARGV  1 id  2 prefix of wait queues
+-- Returns {} where there is no such alert, else {the record as HGETALL has it, when it is due (ms, '' for never),
+--       per waiting send 3: destination, sends before it in its queue, sends in that queue,
+--       per dead letter of its present state 2: destination, letter}.
+local id = ARGV[1]
+local record = redis.call('HGETALL', KEYS[1])
+if #record == 0 then return {} end
+local waiting, letters = {}, {}
+for i = 1, #record, 2 do
+  local name, value = record[i], record[i + 1]
+  local dead = string.match(name, '^t:(.+):dead$')
+  if name == 'waits' then
+    for destination in string.gmatch(value, '[^\n]+') do
+      local before = redis.call('ZRANK', ARGV[2] .. destination, id)
+      if before then
+        waiting[#waiting + 1] = destination
+        waiting[#waiting + 1] = before
+        waiting[#waiting + 1] = redis.call('ZCARD', ARGV[2] .. destination)
+      end
+    end
+  elseif dead and value ~= '0' then
+    local letter = redis.call('HGET', KEYS[3], id .. ' ' .. value .. ' ' .. dead)
+    if letter then
+      letters[#letters + 1] = dead
+      letters[#letters + 1] = letter
+    end
+  end
+end
+return {record, redis.call('ZSCORE', KEYS[2], id) or '', waiting, letters}
