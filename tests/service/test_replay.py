@@ -152,6 +152,12 @@ async def test_alerts_wait_in_their_own_time(tmp_path: Path) -> None:
     assert (found.later, found.earlier) == (1, 0)
 
 
+async def test_what_is_held_back_at_the_end_is_sent_all_the_same(tmp_path: Path) -> None:
+    held = rule("hold", "event.summary exists", "{suspend: 5m}")
+    found = await difference(tmp_path, [heard(NIGHT, make_alert())], NOBODY, held)
+    assert (found.after.opened, found.later) == (1, 1)
+
+
 async def test_thresholds_count_in_the_alerts_own_time(tmp_path: Path) -> None:
     many = rule("many", "trigger_count over 5 minutes > 2", "{severity: info}")
     quick = [heard(NIGHT + number * SECOND, make_alert(f"f{number}")) for number in range(4)]

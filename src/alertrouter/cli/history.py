@@ -104,12 +104,12 @@ def command(
                 found = _from_files(paths, wanted, write, damaged, progress)
             else:
                 settings = load_settings(os.environ, {})
-                found = asyncio.run(_from_service(url or _url(settings), settings, wanted, write, progress))
+                found = asyncio.run(_from_service(url or service_url(settings), settings, wanted, write, progress))
         except SettingsInvalid as invalid:
             raise click.UsageError(str(invalid)) from None
         except BrokenPipeError:
             raise  # whoever reads has enough
-        except (aiohttp.ClientError, TimeoutError, OSError, _Refused) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, Refused) as error:
             click.echo(f"alertrouter: {str(error) or 'no answer in time'}", err=True)
             sys.exit(1)
     for each in damaged:
@@ -119,12 +119,19 @@ def command(
     sys.exit(0 if found and not damaged else 1)
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """The service answered, but not with entries."""
 
 
-def _url(settings: Settings) -> str:
+def service_url(settings: Settings) -> str:
+    """Where the service listens that these settings are of."""
     return "http://" + _ANYWHERE.sub("127.0.0.1", settings.listen)
+
+
+def token_header(settings: Settings) -> dict[str, str]:
+    """What a service with these settings wants to see; nothing where it is open to all."""
+    tokens = settings.webhook_tokens
+    return {"X-Alertrouter-Token": tokens[0].get_secret_value()} if tokens else {}
 
 
 def _from_files(
@@ -147,9 +154,7 @@ def _from_files(
 async def _from_service(
     url: str, settings: Settings, wanted: Filter, write: Callable[[Line], None], progress: Progress
 ) -> int:
-    headers = {}
-    if settings.webhook_tokens:
-        headers["X-Alertrouter-Token"] = settings.webhook_tokens[0].get_secret_value()
+    headers = token_header(settings)
     now = time.time_ns() // 1_000_000
     task = progress.add_task("reading", total=max((wanted.until or now) - wanted.since, 1))
     found = 0
@@ -184,17 +189,18 @@ async def _pages(session: aiohttp.ClientSession, url: str, wanted: Filter) -> As
             body = await response.read()
             cursor = response.headers.get("X-Alertrouter-Cursor", "")
         if response.status != 200:
-            raise _Refused(f"{url} answered {response.status}: {_reason(body)}")
+            raise Refused(f"{url} answered {response.status}: {reason_in(body)}")
         try:
             page = _decode_page(body)
         except msgspec.MsgspecError as error:
-            raise _Refused(f"{url} answered something else than entries: {error}") from None
+            raise Refused(f"{url} answered something else than entries: {error}") from None
         yield page, cursor
         if not cursor:
             return
 
 
-def _reason(body: bytes) -> str:
+def reason_in(body: bytes) -> str:
+    """Why a service refused, in its own words."""
     try:
         return str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):

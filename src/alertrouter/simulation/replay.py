@@ -446,7 +446,8 @@ def _compare(episode: _Episode, found: Difference) -> None:
         found.moves[name, str(getattr(before.page, name)), str(getattr(after.page, name))] += 1
     if change.kind is not Kind.MOVED:
         unpaged = after if change.kind is Kind.FEWER else before
-        why = f"{unpaged.outcome.value}: {unpaged.reason}" if unpaged.reason else unpaged.outcome.value
+        outcome = unpaged.outcome.value.replace("_", " ")
+        why = f"{outcome}: {unpaged.reason}" if unpaged.reason else outcome
         found.reasons[change.kind, change.service, ", ".join(change.rules), why] += 1
 
 

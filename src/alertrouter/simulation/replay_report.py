@@ -209,6 +209,8 @@ def _report(
         yield f"{damaged:,} lines cannot be read and are left out."
     yield ""
     yield from pen.table(("", "before", "after", "change"), list(_totals(found)))
+    if found.later or found.earlier:
+        yield from ("", f"{found.later:,} pages would come later than now, {found.earlier:,} sooner.")
     if found.lost_critical:
         number = len(found.lost_critical)
         yield from pen.heading(f"{number:,} critical {'page' if number == 1 else 'pages'} would be lost")

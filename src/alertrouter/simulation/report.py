@@ -12,6 +12,7 @@ import yaml
 
 from alertrouter.rules.model import RuleTrace
 from alertrouter.rules.times import Instant
+from alertrouter.rules.tracing import traced
 from alertrouter.simulation.cases import Case, Step, place
 from alertrouter.simulation.check import Difference
 from alertrouter.simulation.coverage import FileCoverage, share
@@ -124,11 +125,7 @@ def _missed(differences: Sequence[Difference]) -> set[str]:
 
 
 def _traced(trace: Sequence[RuleTrace], missed: set[str]) -> Iterator[str]:
-    for (orchestration, set_name), looked_at in groupby(trace, lambda each: (each.orchestration, each.set)):
-        yield orchestration if set_name == "start" else f"{orchestration}, set {set_name}"
-        for each in looked_at:
-            mark = ">" if each.rule in missed else " "
-            yield f" {mark}{'yes' if each.matched else 'no':3} {each.rule:28} {each.why}"
+    yield from traced(trace, missed=missed)
     for name in sorted(missed - {each.rule for each in trace}):
         yield f" >no  {name:28} not tried: a rule above it matched, or the alert did not come to its set"
 
