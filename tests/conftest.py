@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.reliability.table import PROPERTY, Row, render
@@ -19,6 +20,17 @@ settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def loose_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a command says of logging in one test is nothing to the next one."""
+    before, configure = structlog.get_config(), structlog.configure
+    monkeypatch.setattr(
+        structlog, "configure", lambda **said: configure(**{**said, "cache_logger_on_first_use": False})
+    )
+    yield
+    configure(**before)
 
 
 def program(name: str) -> str:

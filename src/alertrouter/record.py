@@ -59,6 +59,7 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     dedup_key:    the key of an incident that rules make this alert share with others; "" for its own.
     not_before:   when the next attempt is allowed, after `tries` failed ones.
     dead:         the heard version that was dead-lettered.
+    bad_key:      it was so for `key`, which the destination does not know.
     unsure:       when an attempt ended without a definite answer: it may still be processed.
     lease_until:  until then a send is in flight and nothing else may be sent.
     opens:        the heard version that the send waiting or in flight triggers; 0 if it opens nothing.
@@ -78,6 +79,7 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     tries: int = 0
     not_before: int = 0
     dead: int = 0
+    bad_key: bool = False
     unsure: int = 0
     lease_until: int = 0
     opens: int = 0

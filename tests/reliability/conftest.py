@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _FOLDER in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
+
+
+def first_seed(long: bool) -> int:
+    """Where chance begins: the same for every quick run, elsewhere anywhere, and what the environment says first."""
+    return int(os.environ.get("ALERTROUTER_RELIABILITY_SEED") or (secrets.randbits(32) if long else 20_261_123))
 
 
 @pytest.fixture

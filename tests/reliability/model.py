@@ -212,7 +212,8 @@ class Book:
                 self.window_ends = now + window
             return
         late_copy = kind is News.NEW and self.heard and alert.episode and self.episode and not self.is_later(alert)
-        self.hold_until = now + LATE_COPY_HOLD_MS if late_copy else 0
+        if kind is not News.SEVERITY:  # of another severity a late copy is one still
+            self.hold_until = now + LATE_COPY_HOLD_MS if late_copy else 0
         if not (self.heard and self.started > alert.episode_at):
             self.episode, self.started = alert.episode, alert.episode_at
         match alert.status:

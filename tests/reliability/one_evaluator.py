@@ -316,8 +316,8 @@ class _Thing:
                 case "resolved again":
                     return False, self.began, self.ended
             return True, self.began, 0
-        unsteady = () if self.steady else ("other words", "earlier", "stale")
-        match rng.choice(("same", "same", "same", "same", "severity", "later", "over", "over", *unsteady)):
+        unsteady = () if self.steady else ("other words", "earlier")
+        match rng.choice(("same", "same", "same", "same", "severity", "later", "over", "over", "stale", *unsteady)):
             case "other words":
                 self.note = f"{rng.randint(1, 99)} % full"
             case "severity":

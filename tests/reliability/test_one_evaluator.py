@@ -29,7 +29,7 @@ from alertrouter.rules.model import Decision
 from alertrouter.simulation.quick_client import QuickClient
 from alertrouter.store.embedded import start_embedded
 from tests.alerts import NIGHT
-from tests.reliability.conftest import Figure
+from tests.reliability.conftest import Figure, first_seed
 from tests.reliability.one_evaluator import (
     Case,
     Course,
@@ -56,10 +56,6 @@ WEBHOOKS = 7
 SERVICES = 6
 WEBHOOKS_OF_A_SERVICE = 20
 BODIES_EXPLAINED = 3
-
-
-def seed() -> int:
-    return int(os.environ.get("ALERTROUTER_RELIABILITY_SEED") or secrets.randbits(32))
 
 
 def cases(long: bool) -> int:
@@ -101,7 +97,7 @@ def reproducible(number: int) -> Iterator[Random]:
 @pytest.mark.timeout(0)
 def test_serve_test_explain_and_replay_agree(redis_url: str, tmp_path: Path, long: bool, figure: Figure) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(agree(redis_url, tmp_path, cases(long), seed(), figure))
+        runner.run(agree(redis_url, tmp_path, cases(long), first_seed(long), figure))
 
 
 async def agree(redis_url: str, folder: Path, wanted: int, first: int, figure: Figure) -> None:
@@ -136,7 +132,7 @@ def test_replay_of_changed_rules_sends_what_serve_would_have_sent(
 ) -> None:
     """Recorded under one rule set, replayed against another: what was a duplicate under the first may be news."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(foretell(redis_url, tmp_path, cases(long) // 10, seed(), figure))
+        runner.run(foretell(redis_url, tmp_path, cases(long) // 10, first_seed(long), figure))
 
 
 async def foretell(redis_url: str, folder: Path, wanted: int, first: int, figure: Figure) -> None:
@@ -163,7 +159,7 @@ async def foretell(redis_url: str, folder: Path, wanted: int, first: int, figure
 @pytest.mark.timeout(0)
 def test_the_running_service_and_the_commands_agree(redis_url: str, tmp_path: Path, long: bool, figure: Figure) -> None:
     """The same with nothing left out: webhooks over HTTP, PagerDuty over HTTP, shadow rules, and the commands as called."""
-    rounds, first = 20 * SERVICES if long else SERVICES, seed()
+    rounds, first = 20 * SERVICES if long else SERVICES, first_seed(long)
     heard = done = 0
     try:
         for number in range(rounds):

@@ -160,7 +160,7 @@ async def test_a_success_long_after_an_unsure_attempt_needs_no_repair(store: Ale
 async def test_a_refused_send_is_kept_with_its_words(store: AlertStore) -> None:
     claim = await claimed(store)
     words = '{"reason":"Event object is invalid"}'
-    await store.settle(Settlement(claim, Result.REFUSED, Outcome.DEAD_LETTERED, detail=words), NIGHT)
+    await store.settle(Settlement(claim, Result.REFUSED, Outcome.DEAD_LETTERED, version=1, detail=words), NIGHT)
     record = await store.record(claim.record.id)
     assert record is not None
     assert (record.outcome, record.told_of(PAGERDUTY).dead) == (Outcome.DEAD_LETTERED, 1)
@@ -310,7 +310,7 @@ async def test_a_refusal_does_not_forget_an_unsure_attempt(store: AlertStore) ->
     [record], _ = await store.claim_due(NIGHT + 1, 10)
     await store.judged([to_send(record)], NIGHT + 1)
     [claim], _ = await store.claim_sends(NIGHT + 1, 10, 0)
-    await store.settle(Settlement(claim, Result.REFUSED, Outcome.DEAD_LETTERED, detail="{}"), NIGHT + 1)
+    await store.settle(Settlement(claim, Result.REFUSED, Outcome.DEAD_LETTERED, version=1, detail="{}"), NIGHT + 1)
     record_now = await store.record(claim.record.id)
     assert record_now is not None and record_now.told_of(PAGERDUTY).is_open
 

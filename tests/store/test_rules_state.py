@@ -91,7 +91,7 @@ async def test_other_rules_judge_what_the_old_ones_kept(store: AlertStore) -> No
 
 async def test_a_refused_version_is_recalled_as_a_new_one(store: AlertStore) -> None:
     claim = await claimed(store)
-    await store.settle(Settlement(claim, Result.REFUSED, Outcome.DEAD_LETTERED, detail="{}"), NIGHT)
+    await store.settle(Settlement(claim, Result.REFUSED, Outcome.DEAD_LETTERED, version=1, detail="{}"), NIGHT)
     await store.recall(NIGHT + 1)
     [record], _ = await store.claim_due(NIGHT + 1, 10)
     assert (record.version, record.news, record.outcome) == (2, News.AGAIN, Outcome.PENDING)

@@ -112,12 +112,12 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
             action = Action.TRIGGER
         if action is Action.TRIGGER and suspended:
             continue
-        if action is not None and told.dead == record.version:
+        if action is not None and told.dead == _version(record, action, status):
             dead = True
             continue
         repair = False
         missing = missing or action is not None
-        if action is None and told.unsure and told.dead != record.version:
+        if action is None and told.unsure and told.dead not in (told.version, record.version):
             if told.unsure + REPAIR_AFTER_MS > now:
                 wakes.append(told.unsure + REPAIR_AFTER_MS)
             else:
@@ -139,7 +139,7 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
                 # a new page
                 pinned=repair
                 or (told.rerouted and told.refused == record.version)
-                or ((told.is_open or late) and not (action is Action.TRIGGER and told.dead)),
+                or ((told.is_open or late) and not (action is Action.TRIGGER and told.dead and told.bad_key)),
             )
         )
 
@@ -248,11 +248,11 @@ def _version(record: Record, action: Action, status: Status) -> int:
 def _repair_action(told: Told, decision: Decision) -> Action | None:
     match told.state:
         case State.RESOLVED:
-            return Action.RESOLVE
-        case State.TRIGGERED:
+            # what was tried since is of another episode: it fires, muted by now, and is not closed for having been tried
+            return None if told.maybe_open else Action.RESOLVE
+        case State.TRIGGERED | State.ACKNOWLEDGED:
+            # an acknowledgement does not open what a late resolve closed; it follows the trigger once more
             return Action.TRIGGER if decision.verdict is Verdict.DELIVER else None
-        case State.ACKNOWLEDGED:
-            return Action.ACKNOWLEDGE
         case State.NOTHING:
             return None
         case _:

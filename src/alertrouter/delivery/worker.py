@@ -374,9 +374,7 @@ class Worker:
                     settlement = changed
                 else:
                     log.error("event refused; kept as a dead letter", **said)
-                    settlement = _refused(
-                        claim, record, told, send.action, answer, decision, now, page_short=self._page_short
-                    )
+                    settlement = _refused(claim, record, told, send, answer, decision, now, page_short=self._page_short)
             case _:
                 assert_never(answer)
         await self._settle(settlement, now)
@@ -573,20 +571,20 @@ def _refused(
     claim: Claim,
     record: Record,
     told: Told,
-    action: Action,
+    send: Send,
     answer: Refused,
     decision: Decision,
     now: int,
     *,
     page_short: bool = False,
 ) -> Settlement:
-    record = record.with_told(replace(told, dead=record.version, tries=0))
+    record = record.with_told(replace(told, dead=send.version, tries=0))
     plan = reconcile(record, decision, now, page_short=page_short)
     letter = {
         "id": record.id,
         "dedup_key": record.alert.dedup_key,
         "destination": told.destination,
-        "action": action.value,
+        "action": send.action.value,
         "version": record.version,
         "status": answer.status,
         "objection": answer.objection.value,
@@ -599,7 +597,9 @@ def _refused(
         Result.REFUSED,
         plan.outcome,
         state=told.state,
+        version=send.version,
         closed=_is_closed(record, plan),
         wake_at=now if plan.sends else plan.wake_at,
         detail=msgspec.json.encode(letter).decode(),
+        bad_key=answer.objection is Objection.KEY,
     )

@@ -350,7 +350,8 @@ class Replay:
             case Recorded() | Duplicate() if line.id.startswith(_OURS):
                 return  # an alarm about ourselves is beyond the rules
             case Recorded():
-                self._alerts[line.alert.id] = msgspec.json.encode(line.alert)
+                if line.news != Accepted.STALE:  # a duplicate that follows repeats what it left as it was
+                    self._alerts[line.alert.id] = msgspec.json.encode(line.alert)
                 self._forgotten.discard(line.alert.id)
                 yield line.alert
             case Duplicate():

@@ -211,6 +211,7 @@ class Settlement:
     """How a leased send ended and what it makes of the record; `detail` is the destination's own words.
 
     rung, rerouted:  the other form to send it in.
+    bad_key:         it was refused for its routing key.
     key:             the routing key to use from now on; "" keeps the one in use.
     opens:           the heard version that it triggers; 0 for what opens nothing.
     """
@@ -227,6 +228,7 @@ class Settlement:
     detail: str = ""
     rung: int = 0
     rerouted: bool = False
+    bad_key: bool = False
     key: str = field(default="", repr=False)
     opens: int = 0
 
@@ -599,6 +601,7 @@ class AlertStore:
                             item.key,
                             _limited_as(item.key),
                             item.opens,
+                            int(item.bad_key),
                         )
                         for item, _ in batch
                     ),
@@ -891,6 +894,7 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
                 tries=int(half.get("tries", 0)),
                 not_before=int(half.get("not_before", 0)),
                 dead=int(half.get("dead", 0)),
+                bad_key=half.get("bad_key") == "1",
                 unsure=int(half.get("unsure", 0)),
                 lease_until=int(half.get("lease_until", 0)),
                 opens=int(half.get("opens", 0)),

@@ -2,20 +2,21 @@
 -- KEYS  1 due  2 this worker's leases  3 dead letters  4 history  5 parked
 -- ARGV  1 now  2 prefix of records  3 repair after (ms)  4 lifetime of a closed record (ms)
 --       5 history length, 0 for none  6 prefix of calls
---       then per send 18: id, destination, fence, result (delivered|again|changed|refused|released), state told, version told,
+--       then per send 19: id, destination, fence, result (delivered|again|changed|refused|released), state told, version told (or refused),
 --       version claimed, outcome of that version, closed (0|1), wake_at, not_before,
 --       ambiguous (0|1), detail, rung, rerouted (0|1), routing key ('' keeps the one in use), what its call limit is
---       counted under, version that it opens (0 for none)
+--       counted under, version that it opens (0 for none),
+--       refused for its key (0|1)
 -- Returns per send 1 if it was put down, 0 if the lease had been taken away meanwhile (the state told is then
 --       unsure, and repaired later).
 local now, record_prefix, repair_after = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local results = {}
-for at = 6, #ARGV - 1, 18 do
+for at = 6, #ARGV - 1, 19 do
   local id, destination, fence, result = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local state, told_version, version, outcome = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8]
   local closed, wake_at, not_before = ARGV[at + 9], ARGV[at + 10], ARGV[at + 11]
   local ambiguous, detail, rung, rerouted = ARGV[at + 12], ARGV[at + 13], ARGV[at + 14], ARGV[at + 15]
-  local routing_key, limited_as, opens = ARGV[at + 16], ARGV[at + 17], ARGV[at + 18]
+  local routing_key, limited_as, opens, bad_key = ARGV[at + 16], ARGV[at + 17], ARGV[at + 18], ARGV[at + 19]
   local key, told = record_prefix .. id, 't:' .. destination .. ':'
   redis.call('ZREM', KEYS[2], fence .. '\n' .. destination .. '\n' .. id)
   local f = redis.call('HMGET', key, 'version', told .. 'lease', told .. 'unsure', 'outcome', 'rule', 'service',
@@ -65,7 +66,7 @@ for at = 6, #ARGV - 1, 18 do
         redis.call('HSET', key, told .. 'key', routing_key, told .. 'limited_as', limited_as)
       end
     elseif result == 'refused' then
-      redis.call('HSET', key, told .. 'dead', version, told .. 'tries', '0')
+      redis.call('HSET', key, told .. 'dead', told_version, told .. 'bad_key', bad_key, told .. 'tries', '0')
       redis.call('HSET', KEYS[3], id .. ' ' .. version .. ' ' .. destination, detail)
     end
     if f[1] == version then
