@@ -872,6 +872,7 @@ class Machine(RuleBasedStateMachine):
         if void:
             self._do(self.worker.store.void_leases())
             self.beats = dict.fromkeys(self.beats, 0)
+        self.worker.rejudge()  # the rules and keys may have changed meanwhile
         self._work()
 
     @precondition(lambda self: self.hung)
@@ -889,6 +890,10 @@ class Machine(RuleBasedStateMachine):
         self._look()
 
     def _finish(self, hung: Hung, applied: bool) -> None:
+        event = msgspec.json.decode(hung.body)
+        record = self._record(event["dedup_key"])
+        if record is not None and event["routing_key"] not in {told.key for told in record.told}:
+            applied = False  # under a key that the alert no longer has nobody closes it: not promised
         if applied:
             self._apply(hung.body)
         hung.answer.set_result(Delivered("") if applied else TryAgain("no answer", None, ambiguous=True))

@@ -190,6 +190,31 @@ def muted_while_held(state: Machine) -> None:
     state.much_time_passes(ms=300_000)
 
 
+def restarted_before_it_was_judged_again(state: Machine) -> None:
+    """Other rules are read, and the process ends before it has judged anything by them: the next one does."""
+    state.rules_change(mode="mute")
+    state.hear_batch(first=Status.FIRING)
+    state.rules_change(mode="normal", work="wait")
+    state.process_restarts(void=False)
+
+
+def over_before_it_was_suspended(state: Machine) -> None:
+    """What fired and resolved before anybody judged it is as short as what was suspended."""
+    state.page_short = state.worker._page_short = True
+    state.hear_batch(first=Status.FIRING, same=True, work="wait")
+    state.rules_change(mode="suspend")
+
+
+def unanswered_at_the_fallback(state: Machine) -> None:
+    """What the fallback took without an answer is closed there, though its own key is good again."""
+    state.pagerduty_fails(fault="400 key", times=5)
+    state.pagerduty_fails(fault="answer lost")
+    state.hear_batch(first=Status.FIRING)
+    state.hear_earlier_start(name="alertmanager:a", drift=1000)
+    state.key_is_rotated()
+    state.key_is_rotated()
+
+
 def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
     state = machine()
     state.start()
@@ -208,6 +233,9 @@ def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
         processed_late_under_an_old_key,
         acknowledged_while_a_resolve_hangs,
         muted_after_a_try,
+        restarted_before_it_was_judged_again,
+        over_before_it_was_suspended,
+        unanswered_at_the_fallback,
         muted_while_held,
         late_copy_of_another_severity,
         refused_for_what_it_says,

@@ -139,7 +139,10 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
                 # a new page
                 pinned=repair
                 or (told.rerouted and told.refused == record.version)
-                or ((told.is_open or late) and not (action is Action.TRIGGER and told.dead and told.bad_key)),
+                or (
+                    (told.is_open or late)
+                    and not (action is Action.TRIGGER and told.bad_key and told.dead >= told.heard_version)
+                ),
             )
         )
 
@@ -232,7 +235,8 @@ def _owes_resolve(record: Record, told: Told) -> bool:
 def _was_short(record: Record, told: Told, decision: Decision) -> bool:
     """Fired and resolved, and the destination has heard of neither."""
     named = told.destination in decision.destinations and decision.verdict is Verdict.DELIVER
-    was_suspended = record.suspended_until > record.last_heard
+    # a rule that suspends what was never judged while it fired would have held it back as well
+    was_suspended = record.suspended_until > record.last_heard or (decision.suspend_ms and not record.suspended_until)
     return named and record.status is Status.RESOLVED and record.fired_version > told.version and not was_suspended
 
 
