@@ -215,6 +215,16 @@ def unanswered_at_the_fallback(state: Machine) -> None:
     state.key_is_rotated()
 
 
+def routed_away_and_refused(state: Machine) -> None:
+    """What is open goes on under its own key, though the destination that the rules name now refuses all keys."""
+    state.hear_batch(first=Status.FIRING)
+    state.key_is_rotated()
+    state.pagerduty_fails(fault="400 key", times=2)
+    state.rules_change(mode="route")
+    state.time_passes(ms=1)
+    state.hear_batch(first=Status.FIRING)
+
+
 def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
     state = machine()
     state.start()
@@ -236,6 +246,7 @@ def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
         restarted_before_it_was_judged_again,
         over_before_it_was_suspended,
         unanswered_at_the_fallback,
+        routed_away_and_refused,
         muted_while_held,
         late_copy_of_another_severity,
         refused_for_what_it_says,

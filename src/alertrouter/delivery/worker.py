@@ -368,7 +368,8 @@ class Worker:
             case Refused():
                 telemetry.SENDS.labels(claim.destination, "refused").inc()
                 said = {"status": answer.status, "objection": answer.objection.value, "reason": answer.reason}
-                changed = _in_another_form(claim, record, told, send, answer, plan, active, now)
+                named = told.destination in decision.destinations
+                changed = _in_another_form(claim, record, told, send, answer, plan, active, now, named=named)
                 if changed is not None:
                     log.warning("event refused; sent again in another form", rung=changed.rung, **said)
                     settlement = changed
@@ -507,8 +508,12 @@ def _in_another_form(
     plan: Plan,
     active: ActiveRules,
     now: int,
+    *,
+    named: bool,
 ) -> Settlement | None:
     """What was refused, to be sent at once by another key or a rung lower; None where nothing else can be tried.
+
+    named:  the rules name the destination. To one that they no longer do, nothing is opened by another key.
 
     Only triggers have other forms. An acknowledge or resolve has nothing to leave out, and no other key closes what
     this one opened.
@@ -518,7 +523,7 @@ def _in_another_form(
     rung, rerouted, key = (told.rung, told.rerouted, "") if told.refused == record.version else (0, False, "")
     if answer.objection is Objection.KEY:
         is_repair = told.state is not State.NOTHING and send.version == told.version
-        key = "" if rerouted or is_repair else _other_key(told, active)
+        key = "" if rerouted or is_repair or not named else _other_key(told, active)
         if not key:
             return None
         rerouted = True
