@@ -154,6 +154,14 @@ def test_the_oracle_asks_the_history_why_an_episode_was_not_delivered() -> None:
     assert judge(PAIR, [], [], [{**entry, "at": str(NIGHT + 5 * SECOND)}]).unexplained == 1
 
 
+@pytest.mark.parametrize(("since_s", "at_s", "lost"), [(0, 100, 0), (1, 100, 0), (0, 97, 1), (3, 100, 1)])
+def test_an_episode_may_end_before_its_turn_however_long_it_lasted(since_s: int, at_s: int, lost: int) -> None:
+    other = heard(since_s, FIRE)._replace(identity=8)
+    told = [call(at_s, "trigger", "opened", key=other.dedup_key)]
+    verdict = judge([*LONG_PAIR, other], told, [OpenAlert(0, other.dedup_key, "error")])
+    assert (verdict.lost, verdict.resolved_before_delivery) == (lost, 1 - lost)
+
+
 def test_a_verdict_shows_its_examples() -> None:
     assert "lost: alertmanager:0000000000000007" in str(judge([heard(0, FIRE)], [], []))
 

@@ -5,12 +5,14 @@ An episode is what one alert does from firing to its resolve. PagerDuty's `opene
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import accumulate
 
 from alertrouter.alarms import SELF
-from alertrouter.alert import Status
+from alertrouter.alert import Severity, Status
 from alertrouter.record import REPAIR_AFTER_MS
 from tests.rig.ledger import Heard
 from tests.rig.pagerduty import Call, OpenAlert
@@ -28,9 +30,9 @@ class Verdict:
     accepted:      alerts in the ledger, repetitions included.
     episodes:      how often one of them began to fire.
     paged:         episodes that opened an alert at PagerDuty.
-    resolved_before_delivery:  episodes that were over before PagerDuty heard of them, within the grace.
+    resolved_before_delivery:  episodes that were over before it was their turn to be sent.
     repaired:      identical sends some 90 s after the one before: meant to be.
-    lost:          episodes that never reached PagerDuty though they still fire, or outlived the grace.
+    lost:          episodes that never reached PagerDuty though they still fire, or outlived their turn and the grace.
     merged:        episodes that only added to a page still open from an earlier one: what came back must page again.
     wrong:         alerts of which PagerDuty's state at the end is not the last acknowledged one.
     duplicate:     identical sends beyond the first for the same news.
@@ -79,7 +81,8 @@ def judge(
     ledger:        per identity in the order they were heard.
     calls:         PagerDuty's log, in the order of processing.
     history:       alertrouter's, with at least `id`, `at` and `outcome`; None where it is not to be had.
-    grace_ms:      an episode shorter than this may end before it is delivered.
+    grace_ms:      an episode shorter than this may end before it is delivered. So may one that ended before its turn:
+                   when what had come before it, of the same severity, was still being sent.
     in_flight_ms:  how long a send may be under way: what overtook it within this is nobody's fault.
     past_redis:    alerts may have gone straight to PagerDuty, where nobody knows of a resolve that waits in Redis: it comes
                    after the trigger that overtook it, and then that trigger again.
@@ -98,12 +101,18 @@ def judge(
     ends = None if history is None else _ends(history)
 
     found = _Findings()
+    turns = _Turns()
+    unreached: list[tuple[Sequence[Heard], Sequence[Call], _Episode]] = []
+    news: Sequence[Heard]
+    sends: Sequence[Call]
     for dedup_key, alerts in heard.items():
         news = _news(alerts)
         sends = told.pop(dedup_key, [])
         _judge_end(found, news, sends, dedup_key in open_keys)
-        _judge_episodes(found, news, sends, ends, grace_ms, in_flight_ms, late_ms)
+        unreached += ((news, sends, each) for each in _judge_episodes(found, turns, news, sends, in_flight_ms, late_ms))
         _judge_order(found, news, sends, past_redis)
+    for news, sends, episode in unreached:
+        _judge_unreached(found, turns, news, sends, ends, episode, grace_ms, in_flight_ms)
     for dedup_key, sends in told.items():
         if not dedup_key.startswith(f"{SELF}:"):  # alarms about alertrouter itself
             found.add("unexplained", f"{len(sends)} calls for {dedup_key}, which nobody sent")
@@ -146,10 +155,11 @@ def _judge_end(found: _Findings, news: Sequence[Heard], sends: Sequence[Call], i
 
 @dataclass(frozen=True, slots=True)
 class _Episode:
-    """The alert that began it and the one that ended it, if any did."""
+    """The alert that began it and the one that ended it, if any did; the severities it had."""
 
     fired: Heard
     resolved: Heard | None
+    severities: frozenset[Severity]
 
 
 def _episodes(news: Sequence[Heard]) -> list[_Episode]:
@@ -162,38 +172,57 @@ def _episodes(news: Sequence[Heard]) -> list[_Episode]:
     for start, end in zip(starts, [*starts[1:], len(news)], strict=True):
         part = news[start:end]
         resolved = next((alert for alert in part if alert.status is Status.RESOLVED), None)
-        found.append(_Episode(news[start], resolved))
+        severities = frozenset(alert.severity for alert in part if alert.status is Status.FIRING)
+        found.append(_Episode(news[start], resolved, severities))
     return found
+
+
+class _Turns:
+    """Whose turn it was when: of each severity, when the pages came and since when they had waited."""
+
+    def __init__(self) -> None:
+        self._pages: defaultdict[Severity, list[tuple[int, int]]] = defaultdict(list)
+        self._oldest: dict[Severity, list[int]] = {}
+
+    def add(self, severity: Severity, at: int, waited_since: int) -> None:
+        self._pages[severity].append((at, waited_since))
+
+    def still_before(self, severity: Severity, since: int, at: int) -> bool:
+        """Whether something that had waited since `since` or longer came at `at` or later."""
+        pages = self._pages[severity]
+        if severity not in self._oldest:
+            pages.sort()
+            oldest = list(accumulate((waited for _, waited in reversed(pages)), min))
+            self._oldest[severity] = oldest[::-1]
+        first = bisect_left(pages, (at, 0))
+        return first < len(pages) and self._oldest[severity][first] <= since
 
 
 def _judge_episodes(
     found: _Findings,
+    turns: _Turns,
     news: Sequence[Heard],
     sends: Sequence[Call],
-    ends: Mapping[str, int] | None,
-    grace_ms: int,
     in_flight_ms: int,
     late_ms: int | None,
-) -> None:
-    """Which episodes reached PagerDuty, and which page had an episode behind it."""
+) -> list[_Episode]:
+    """Which episodes reached PagerDuty, and which page had an episode behind it. Returns those that did not."""
     episodes = _episodes(news)
+    unreached: list[_Episode] = []
     reached = _match([call for call in sends if call.result in ("opened", "swallowed")], episodes, in_flight_ms)
     found.counts["episodes"] += len(episodes)
     found.counts["paged"] += len(reached)
     for at, episode in enumerate(episodes):
-        fired, resolved = episode.fired, episode.resolved
+        fired = episode.fired
         if at in reached:
+            turns.add(fired.severity, reached[at].at, fired.acked)
             took_ms = reached[at].at - fired.acked
             if late_ms is not None and took_ms > late_ms:
                 found.add("late", f"{fired.dedup_key}: {took_ms} ms after it was acknowledged")
         elif any(_adds_to(call, episode) for call in sends):
             found.add("merged", f"{fired.dedup_key}, firing from {fired.posted}; heard {_words(news, sends)}")
-        elif resolved is None or resolved.posted - fired.acked > grace_ms:
-            found.add("lost", f"{fired.dedup_key}, firing from {fired.posted}; heard {_words(news, sends)}")
         else:
-            found.counts["resolved_before_delivery"] += 1
-            if ends is not None and ends.get(fired.dedup_key, 0) < resolved.posted:
-                found.add("unexplained", f"{fired.dedup_key}: nothing in the history since {resolved.posted}")
+            unreached.append(episode)
 
     # what PagerDuty processed late, and what that made necessary, is its own doing
     pages = [
@@ -205,6 +234,33 @@ def _judge_episodes(
     for page in pages:
         if page.number not in meant:
             found.add("false_pages", f"{page.dedup_key} at {page.at}; heard {_words(news, sends)}")
+    return unreached
+
+
+def _judge_unreached(
+    found: _Findings,
+    turns: _Turns,
+    news: Sequence[Heard],
+    sends: Sequence[Call],
+    ends: Mapping[str, int] | None,
+    episode: _Episode,
+    grace_ms: int,
+    in_flight_ms: int,
+) -> None:
+    """Whether what never reached PagerDuty was over before it could."""
+    fired, resolved = episode.fired, episode.resolved
+    if resolved is None or not (
+        resolved.posted - fired.acked <= grace_ms
+        or any(
+            turns.still_before(severity, fired.acked + in_flight_ms, resolved.posted - in_flight_ms)
+            for severity in episode.severities
+        )
+    ):
+        found.add("lost", f"{fired.dedup_key}, firing from {fired.posted}; heard {_words(news, sends)}")
+        return
+    found.counts["resolved_before_delivery"] += 1
+    if ends is not None and ends.get(fired.dedup_key, 0) < resolved.posted:
+        found.add("unexplained", f"{fired.dedup_key}: nothing in the history since {resolved.posted}")
 
 
 def _match(pages: Sequence[Call], episodes: Sequence[_Episode], in_flight_ms: int) -> dict[int, Call]:
