@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from alertrouter import telemetry
 from alertrouter.alert import Alert
@@ -24,11 +27,13 @@ from alertrouter.simulation.replay_report import as_json, as_markdown, failure, 
 from alertrouter.simulation.world import World, WorldClock, keys_for, throwaway_redis
 from alertrouter.store.store import Dedup
 from tests.alerts import HOUR, MINUTE, NIGHT, SECOND, make_alert
+from tests.conftest import program
 from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.service.conftest import serving, write_rules
 from tests.service.test_history import run
 from tests.service.test_http import PATH, idle
 
+ROOT = Path(__file__).parents[2]
 NOBODY = "catch_all: {}\n"
 
 
@@ -326,6 +331,74 @@ async def test_rules_of_a_commit_are_compared_with(recording: Path, tmp_path: Pa
         "replay", "--rules", str(rules), "--against-git", "HEAD", str(recording), PATH="/nowhere"
     )
     assert code == 2 and "needs git" in errors
+
+
+def in_git(*arguments: str) -> None:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run([program("git"), *identity, *arguments], check=True)
+
+
+def test_the_action_comments_what_a_pull_request_would_change(recording: Path, tmp_path: Path) -> None:
+    origin, checkout, temp = tmp_path / "origin", tmp_path / "checkout", tmp_path / "temp"
+    write_rules(origin / "rules", {"global.yaml": NOBODY})
+    in_git("init", "-q", str(origin))
+    in_git("-C", str(origin), "add", ".")
+    in_git("-C", str(origin), "commit", "-qm", "base")
+    base = subprocess.check_output(["git", "-C", str(origin), "rev-parse", "HEAD"], text=True).strip()
+    write_rules(origin / "rules", {"global.yaml": MUTED})
+    in_git("-C", str(origin), "commit", "-qam", "mute disks")
+    in_git("clone", "-q", "--depth=1", f"file://{origin}", str(checkout))
+    (temp / "alertrouter" / "bin").mkdir(parents=True)
+    (temp / "alertrouter" / "bin" / "alertrouter").symlink_to(Path(sys.executable).with_name("alertrouter"))
+    gh = tmp_path / "bin" / "gh"
+    gh.parent.mkdir()
+    gh.write_text(f'#!/bin/sh\necho "$*" >{tmp_path}/asked\ncat >{tmp_path}/comment\n')
+    gh.chmod(0o755)
+    steps = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))["runs"]["steps"]
+    [step] = (each for each in steps if "Replay" in each.get("name", ""))
+    environ = {
+        "PATH": f"{gh.parent}:/usr/bin:/bin",
+        "RUNNER_TEMP": str(temp),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+        "RULES": "rules",
+        "EVENTS": str(recording),
+        "FAIL_ON": "lost-critical",
+        "BASE": base,
+        "NUMBER": "7",
+        "GH_TOKEN": "x",
+    }
+    assert step["env"].keys() == environ.keys() - {"PATH", "RUNNER_TEMP", "GITHUB_STEP_SUMMARY"}
+
+    def act(**changed: str) -> int:
+        command = ["bash", "-eo", "pipefail", "-c", step["run"]]
+        return subprocess.run(command, env=environ | changed, cwd=checkout, check=False, timeout=60).returncode
+
+    assert act(EVENTS="") == 0 and not (tmp_path / "summary").exists()
+    assert act() == 1
+    comment = (tmp_path / "comment").read_text(encoding="utf-8")
+    assert "1 critical page would be lost" in comment and "disk \\| full" in comment
+    assert (tmp_path / "asked").read_text().startswith("pr comment 7 --edit-last --create-if-none ")
+    assert (tmp_path / "summary").read_text(encoding="utf-8") == comment
+    assert act(FAIL_ON="") == 0
+
+
+def test_the_example_of_the_documentation_prints_what_it_says(tmp_path: Path) -> None:
+    example = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8").partition("## An example\n")[2]
+    commands, _, rest = example.partition("<!-- printed by the command above -->\n\n")
+    printed = rest.partition("\n## How fast")[0]
+    shutil.copytree(ROOT / "rules", tmp_path / "rules")
+    for name in ("tools", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    done = subprocess.run(
+        ["bash", "-e", "-c", "\n".join(re.findall(r"```sh\n(.*?)```", commands, re.DOTALL))],
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    assert re.sub(r"^##", "###", done.stdout, flags=re.MULTILINE).strip() == printed.strip()
 
 
 async def test_what_a_service_recorded_can_be_replayed(
