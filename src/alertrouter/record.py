@@ -59,7 +59,7 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     dedup_key:    the key of an incident that rules make this alert share with others; "" for its own.
     not_before:   when the next attempt is allowed, after `tries` failed ones.
     dead:         the heard version that was dead-lettered.
-    bad_key:      it was so for `key`, which the destination does not know.
+    bad_key:      it was so for `key`, or it was a resolve: what opens next is not opened there.
     unsure:       when an attempt ended without a definite answer: it may still be processed.
     lease_until:  until then a send is in flight and nothing else may be sent.
     opens:        the heard version that the send waiting or in flight triggers; 0 if it opens nothing.

@@ -147,6 +147,14 @@ def test_the_oracle_lets_a_resolve_come_after_the_trigger_that_went_past_redis()
     assert judge(ledger, closed_for_nothing, [], past_redis=True).out_of_order == 1
 
 
+def test_the_oracle_lets_a_page_be_opened_once_more_after_a_resolve_that_waited_in_redis() -> None:
+    told = [call(21, "trigger", "opened"), call(25, "resolve", "resolved"), call(26, "trigger", "opened")]
+    assert judge(REFIRE, told, OPEN, past_redis=True).false_pages == 0
+    assert judge(REFIRE, told, OPEN).false_pages == 1
+    told[1] = call(25, "resolve", "dropped")
+    assert judge(REFIRE, told, OPEN, past_redis=True).false_pages == 1
+
+
 def test_the_oracle_asks_the_history_why_an_episode_was_not_delivered() -> None:
     entry = {"id": heard(0, FIRE).dedup_key, "at": str(NIGHT + 11 * SECOND), "outcome": "resolved_before_delivery"}
     assert judge(PAIR, [], [], [entry]).unexplained == 0

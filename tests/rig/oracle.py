@@ -109,7 +109,10 @@ def judge(
         news = _news(alerts)
         sends = told.pop(dedup_key, [])
         _judge_end(found, news, sends, dedup_key in open_keys)
-        unreached += ((news, sends, each) for each in _judge_episodes(found, turns, news, sends, in_flight_ms, late_ms))
+        unreached += (
+            (news, sends, each)
+            for each in _judge_episodes(found, turns, news, sends, in_flight_ms, late_ms, past_redis)
+        )
         _judge_order(found, news, sends, past_redis)
     for news, sends, episode in unreached:
         _judge_unreached(found, turns, news, sends, ends, episode, grace_ms, in_flight_ms)
@@ -205,6 +208,7 @@ def _judge_episodes(
     sends: Sequence[Call],
     in_flight_ms: int,
     late_ms: int | None,
+    past_redis: bool,
 ) -> list[_Episode]:
     """Which episodes reached PagerDuty, and which page had an episode behind it. Returns those that did not."""
     episodes = _episodes(news)
@@ -228,7 +232,9 @@ def _judge_episodes(
     pages = [
         call
         for at, call in enumerate(sends)
-        if call.result == "opened" and "late" not in (call.fault, sends[max(at - 1, 0)].fault)
+        if call.result == "opened"
+        and "late" not in (call.fault, sends[max(at - 1, 0)].fault)
+        and not (past_redis and _was_crossed(sends[at + 1 : at + 2], news))
     ]
     meant = {page.number for page in _match(pages, episodes, in_flight_ms).values()}
     for page in pages:
@@ -281,6 +287,14 @@ def _match(pages: Sequence[Call], episodes: Sequence[_Episode], in_flight_ms: in
             matched[fit] = page
             at = fit - 1
     return matched
+
+
+def _was_crossed(following: Sequence[Call], news: Sequence[Heard]) -> bool:
+    """Whether a resolve that had waited in Redis closed the page at once, although the alert fired: it was opened again."""
+    if not following or following[0].result != "resolved":
+        return False
+    known = [alert for alert in news if alert.posted <= following[0].at]
+    return bool(known) and known[-1].status is Status.FIRING
 
 
 def _adds_to(call: Call, episode: _Episode) -> bool:

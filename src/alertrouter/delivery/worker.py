@@ -606,5 +606,5 @@ def _refused(
         closed=_is_closed(record, plan),
         wake_at=now if plan.sends else plan.wake_at,
         detail=msgspec.json.encode(letter).decode(),
-        bad_key=answer.objection is Objection.KEY,
+        bad_key=answer.objection is Objection.KEY or send.action is Action.RESOLVE,
     )

@@ -211,7 +211,7 @@ class Settlement:
     """How a leased send ended and what it makes of the record; `detail` is the destination's own words.
 
     rung, rerouted:  the other form to send it in.
-    bad_key:         it was refused for its routing key.
+    bad_key:         it was refused for its routing key, or it was a resolve.
     key:             the routing key to use from now on; "" keeps the one in use.
     opens:           the heard version that it triggers; 0 for what opens nothing.
     """

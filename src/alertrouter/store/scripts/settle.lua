@@ -6,7 +6,7 @@
 --       version claimed, outcome of that version, closed (0|1), wake_at, not_before,
 --       ambiguous (0|1), detail, rung, rerouted (0|1), routing key ('' keeps the one in use), what its call limit is
 --       counted under, version that it opens (0 for none),
---       refused for its key (0|1)
+--       refused for its key, or a resolve (0|1)
 -- Returns per send 1 if it was put down, 0 if the lease had been taken away meanwhile (the state told is then
 --       unsure, and repaired later).
 local now, record_prefix, repair_after = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
