@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from alertrouter.errors import SettingsInvalid
-from alertrouter.store.connect import connect
-from alertrouter.store.embedded import start_embedded
+from alertrouter.store.connect import COMMAND_S, connect
+from alertrouter.store.embedded import _wait_until_up, start_embedded
 from alertrouter.store.store import AlertStore
 from tests.alerts import NIGHT, make_alert
+from tests.conftest import program
+from tests.rig.servers import RedisServer
 
 
 async def test_what_was_confirmed_survives_sigkill(tmp_path: Path) -> None:
@@ -51,3 +54,14 @@ async def test_a_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsInvalid, match="ALERTROUTER_DATA_DIR"):
         await start_embedded(tmp_path / "file" / "data")
+
+
+async def test_a_server_that_is_slow_to_answer_is_waited_for(tmp_path: Path) -> None:
+    """With much to load, or a machine that has other things to do, one command may go unanswered."""
+    async with RedisServer(program("redis-server"), tmp_path) as server:
+        assert server._process is not None
+        server.freeze()
+        up = asyncio.create_task(_wait_until_up(server.url, server._process, tmp_path / "log"))
+        await asyncio.wait([up], timeout=COMMAND_S + 0.5)  # the outage, not a wait for anything
+        server.thaw()
+        await asyncio.wait_for(up, 10)

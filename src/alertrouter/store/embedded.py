@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from alertrouter.errors import SettingsInvalid, StoreUnavailable
 from alertrouter.store.connect import connect
@@ -191,7 +192,7 @@ async def _wait_until_up(url: str, process: asyncio.subprocess.Process, log: Pat
             while process.returncode is None:
                 try:
                     await client.ping()
-                except (RedisConnectionError, BusyLoadingError):
+                except (RedisConnectionError, RedisTimeoutError, BusyLoadingError):
                     await asyncio.sleep(0.01)
                 else:
                     return
