@@ -26,6 +26,10 @@ _NUMBER = re.compile(r"[0-9a-z]{1,11}", re.ASCII)
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
+#: In the place of what is too large to keep; such members are left out.
+NOT_KEPT = msgspec.Raw(b"null")
+
+
 class Kind(StrEnum):
     """What was given up."""
 
@@ -54,8 +58,8 @@ class Letter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     first_heard:  of the record.
     status:       the HTTP status it was refused with, or that the sender got; 0 for none.
     attempts:     calls made for it, the last one included.
-    event:        as it was refused, its routing key blanked out; None where it is too large to keep.
-    alert:        as it was heard; None where it is too large to keep.
+    event:        as it was refused, its routing key blanked out; NOT_KEPT where it is too large to keep.
+    alert:        as it was heard; NOT_KEPT where it is too large to keep.
     body:         of a sender, as text, or in base64 where it is none; `size` in bytes before anything was cut.
     """
 
@@ -76,8 +80,8 @@ class Letter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     objection: str = ""
     before: str = ""
     attempts: int = 0
-    event: msgspec.Raw | None = None
-    alert: msgspec.Raw | None = None
+    event: msgspec.Raw = NOT_KEPT
+    alert: msgspec.Raw = NOT_KEPT
     body: str = ""
     base64: bool = False
     content_type: str = ""
@@ -91,7 +95,7 @@ class Letter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def heard_alert(self) -> Alert | None:
         """The alert as it was heard, or None where that was not kept or cannot be read."""
         try:
-            return None if self.alert is None else msgspec.json.decode(self.alert, type=Alert)
+            return msgspec.json.decode(self.alert, type=Alert)
         except (msgspec.MsgspecError, RecursionError):
             return None
 
@@ -109,13 +113,13 @@ def read(letter: bytes) -> Letter:
         return Letter(reason=letter[:500].decode(errors="replace"), kind="", size=len(letter))
 
 
-def kept_alert(alert: Alert) -> msgspec.Raw | None:
+def kept_alert(alert: Alert) -> msgspec.Raw:
     """The alert as a letter keeps it: without the body it came in if that is too much, or not at all."""
     for each in (alert, msgspec.structs.replace(alert, raw={})):
         encoded = _encode_alert(each)
         if len(encoded) <= LARGEST_ALERT:
             return msgspec.Raw(encoded)
-    return None
+    return NOT_KEPT
 
 
 def of_body(source: str, body: bytes, content_type: str, status: int, reason: str, now: int) -> Letter:
@@ -169,7 +173,7 @@ class Found:
     def as_json(self, *, whole: bool) -> dict[str, Any]:
         """As plain data, named as in the API. What was refused is in it only if `whole`."""
         letter = self.letter
-        shown = letter if whole else msgspec.structs.replace(letter, event=None, alert=None, body="")
+        shown = letter if whole else msgspec.structs.replace(letter, event=NOT_KEPT, alert=NOT_KEPT, body="")
         plain = cast(dict[str, Any], msgspec.json.decode(encode(shown)))
         always = {"kind": letter.kind, "id": letter.id, "source": letter.source, "service": letter.service}
         return {"letter": name_of(self.number), "standing": self.standing, **always, **plain}

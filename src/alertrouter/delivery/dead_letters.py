@@ -152,7 +152,7 @@ class DeadLetters:
 
 def _why_not(word: str, letter: Letter, *, force: bool) -> str:
     if word == Standing.GONE:
-        may_force = letter.alert is not None and not force
+        may_force = letter.heard_alert() is not None and not force
         return _WHY_NOT[word] + ("; --force tells it all the same, and resolves it" if may_force else "")
     return _WHY_NOT.get(word, "")
 

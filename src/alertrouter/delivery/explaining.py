@@ -16,7 +16,7 @@ import msgspec
 from alertrouter.alert import Alert, Status
 from alertrouter.delivery.judging import Counts, decide, plain_decision, show
 from alertrouter.destinations.pagerduty import EventAction, build_event, encode_event
-from alertrouter.letter import encode, name_of, read
+from alertrouter.letter import NOT_KEPT, encode, name_of, read
 from alertrouter.record import REPAIR_AFTER_MS, Outcome, Record, Told
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Service, Verdict
 from alertrouter.store.store import AlertStore, Sight, Threshold
@@ -210,7 +210,7 @@ def _told_as_json(told: Told, record: Record, sight: Sight) -> dict[str, Any]:
 
 def _shown(letter: bytes) -> dict[str, Any]:
     """A dead letter without the alert, which is shown anyway."""
-    shown = msgspec.structs.replace(read(letter), alert=None)
+    shown = msgspec.structs.replace(read(letter), alert=NOT_KEPT)
     return cast(dict[str, Any], msgspec.json.decode(encode(shown)))
 
 

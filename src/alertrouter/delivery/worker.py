@@ -37,7 +37,7 @@ from alertrouter.destinations.pagerduty import (
     encode_event,
 )
 from alertrouter.errors import StoreUnavailable
-from alertrouter.letter import LARGEST_EVENT, Letter, kept_alert
+from alertrouter.letter import LARGEST_EVENT, NOT_KEPT, Letter, kept_alert
 from alertrouter.letter import encode as encode_letter
 from alertrouter.record import Outcome, Record, State, Told
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset
@@ -572,10 +572,10 @@ def _key_alarm(destination: str, refused: Refused | None) -> Alert:
     )
 
 
-def _kept_event(body: bytes) -> msgspec.Raw | None:
-    """What was refused as a dead letter keeps it: without the key, and None where it is too large."""
+def _kept_event(body: bytes) -> msgspec.Raw:
+    """What was refused as a dead letter keeps it: without the key, and not where it is too large."""
     if len(body) > LARGEST_EVENT:
-        return None
+        return NOT_KEPT
     return msgspec.Raw(msgspec.json.encode({**msgspec.json.decode(body), "routing_key": "[redacted]"}))
 
 
@@ -612,7 +612,7 @@ def _refused(
         before=told.refusal if was_changed else "",
         attempts=told.tries + 1 + (told.rung + told.rerouted if was_changed else 0),
         event=_kept_event(body),
-        alert=None if record.poisoned else kept_alert(record.alert),
+        alert=NOT_KEPT if record.poisoned else kept_alert(record.alert),
     )
     return Settlement(
         claim,

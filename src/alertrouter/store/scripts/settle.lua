@@ -69,7 +69,7 @@ for at = 6, #ARGV - 1, 20 do
     elseif result == 'refused' then
       redis.call('HSET', key, told .. 'dead', told_version, told .. 'bad_key', bad_key, told .. 'tries', '0')
       -- numbered by time; two of one instant differ all the same, and a number never comes twice
-      local about = 'refused\n' .. destination .. '\n' .. (f[9] or '') .. ' ' .. told_version .. '\n' .. id
+      local about = 'refused\n' .. destination .. '\n' .. (f[10] or '') .. ' ' .. told_version .. '\n' .. id
       local last = tonumber(redis.call('ZREVRANGE', KEYS[6], 0, 0, 'WITHSCORES')[2] or '0')
       redis.call('HSET', KEYS[3], about, letter)
       redis.call('ZADD', KEYS[6], string.format('%.0f', math.max(now, last + 1)), about)
