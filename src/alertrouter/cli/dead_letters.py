@@ -304,8 +304,8 @@ def _print(lines: Iterable[str]) -> None:
 
 def _in_list(shown: Shown) -> Iterator[str]:
     yield f"{shown['letter']}  {_utc(shown.get('at', 0))}  {shown['standing']:<8}  {_what(shown)}: {_reason(shown)}"
-    about = "  ".join(filter(None, (shown["id"] or shown["source"], shown["service"], shown.get("summary", ""))))
-    yield f"          {_cut(about)}"
+    about = (_cut(shown["id"] or shown["source"]), shown["service"], _cut(shown.get("summary", "")))
+    yield f"          {'  '.join(filter(None, about))}"
 
 
 def _what(shown: Shown) -> str:
