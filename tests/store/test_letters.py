@@ -129,11 +129,13 @@ async def test_a_letter_that_cannot_be_read_is_shown_and_can_be_dropped(
 # --- put back --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_redriven_letter_makes_its_alert_due_once(store: AlertStore) -> None:
+async def test_a_redriven_letter_makes_its_alert_due_once(store: AlertStore, client: Redis) -> None:
     letters = await refused(store)
     assert await store.letters.redrive(letters, NIGHT + MINUTE) == ["redriven"]
     assert await store.letters.redrive(letters, NIGHT + MINUTE) == ["unknown"]
     assert await store.letters.page(NIGHT) == []
+    assert (await store.backlog(NIGHT))["dead_letters"] == 0
+    assert await client.zcard(store.keys.parked) == 0, "it is kept from nothing any more"
     [record], _ = await store.claim_due(NIGHT + MINUTE, 10)
     assert (record.version, record.news, record.outcome) == (2, News.AGAIN, Outcome.PENDING)
     assert record.told_of(PAGERDUTY).dead == 1, "the version that was refused stays refused"
@@ -171,15 +173,29 @@ async def test_another_life_of_the_same_alert_is_newer(store: AlertStore, client
     assert await store.letters.redrive(letters, NIGHT + HOUR, force=force) == ["newer"]
 
 
-async def test_what_is_over_is_put_back_by_force_alone(store: AlertStore) -> None:
+@pytest.mark.parametrize("force", [False, True])
+async def test_what_was_delivered_since_and_is_over_is_newer(store: AlertStore, force: bool) -> None:
+    """It has had its page: by force it would get a second one."""
+    letters = await refused(store)
+    [claim] = await claimed(store, make_alert(), now=NIGHT + MINUTE)
+    await store.settle(Settlement(claim, Result.DELIVERED, Outcome.DELIVERED, version=2), NIGHT + MINUTE)
+    await store.accept([make_alert(status="resolved", ended=NIGHT + MINUTE)], NIGHT + MINUTE)
+    assert await store.letters.redrive(letters, NIGHT + MINUTE, force=force) == ["newer"]
+
+
+async def test_what_is_over_is_put_back_by_force_alone(store: AlertStore, client: Redis) -> None:
     letters = await refused(store)
     await store.accept([make_alert(status="resolved", ended=NIGHT + MINUTE)], NIGHT + MINUTE)
+    await client.hset(store.keys.alert + ID, "suspended_until", str(NIGHT + HOUR))
+    await client.pexpire(store.keys.alert + ID, HOUR)
     assert await store.letters.redrive(letters, NIGHT + MINUTE) == ["resolved"]
     assert (await of(store)).version == 2
     assert await store.letters.redrive(letters, NIGHT + MINUTE, force=True) == ["redriven"]
     record = await of(store)
     assert (record.fired_version, record.resolved_version, record.version, record.is_forced) == (3, 4, 4, True)
     assert record.status is Status.RESOLVED
+    assert record.suspended_until == 0, "nothing holds it back"
+    assert await client.ttl(store.keys.alert + ID) == -1, "nor does it end before it is told"
     await store.accept([make_alert(started=NIGHT + HOUR)], NIGHT + HOUR)
     assert not (await of(store)).is_forced, "its next episode is another matter"
 
@@ -211,6 +227,15 @@ async def test_a_refused_resolve_is_put_back_though_its_alert_is_over(store: Ale
     assert await store.letters.redrive(letters, NIGHT + MINUTE) == ["redriven"]
     record = await of(store)
     assert (record.version, record.resolved_version, record.is_forced) == (3, 3, False)
+
+
+async def test_a_refused_resolve_that_is_gone_is_a_resolve_still(store: AlertStore, client: Redis) -> None:
+    letters = await refused(store, make_alert(status="resolved", ended=NIGHT))
+    await client.delete(store.keys.alert + ID)
+    assert await store.letters.redrive(letters, NIGHT, force=True) == ["redriven"]
+    record = await of(store)
+    assert (record.status, record.fired_version, record.resolved_version, record.version) == (Status.RESOLVED, 0, 1, 1)
+    assert not record.is_forced, "nothing is triggered for it"
 
 
 async def test_many_are_put_back_by_one_call_and_each_for_itself(store: AlertStore) -> None:
@@ -262,6 +287,13 @@ async def test_a_poisoned_alert_gets_another_chance(make_store: MakeStore, store
     assert not (await of(store)).poisoned
     [record], _ = await store.claim_due(now, 10)
     assert record.alert == make_alert()
+
+
+async def test_a_poisoned_alert_that_came_back_is_newer(store: AlertStore, client: Redis) -> None:
+    await store.accept([make_alert()], NIGHT)
+    await client.hset(store.keys.dead, f"poisoned\n\n{NIGHT}\n{ID}", encode(Letter(kind="poisoned", id=ID, reason="")))
+    await client.zadd(store.keys.letters, {f"poisoned\n\n{NIGHT}\n{ID}": NIGHT})
+    assert await store.letters.redrive(await store.letters.page(NIGHT), NIGHT) == ["newer"]
 
 
 async def test_an_unreadable_record_is_tried_again(store: AlertStore, client: Redis) -> None:
