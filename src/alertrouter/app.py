@@ -17,6 +17,7 @@ from aiohttp import web
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION
 from alertrouter.alert import Alert
+from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
 from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
 from alertrouter.delivery.intake import Intake
@@ -40,6 +41,7 @@ from alertrouter.store.health import Health
 from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
 from alertrouter.web.auth import Tokens
+from alertrouter.web.dead_letters import DeadLettersApi
 from alertrouter.web.operations import Operations
 from alertrouter.web.webhooks import Webhooks
 
@@ -93,6 +95,16 @@ class Service:
         direct = DirectPath(pagerduty, lambda: self.rules, clock, journal)
         self.intake = Intake(
             store, direct, clock, fail_open=settings.fail_open, replicated=settings.redis_url is not None
+        )
+        self.dead_letters = DeadLetters(store, clock, self.worker.wake)
+        self.unreadable = Unreadable(store, self.accept, clock)
+        self.letter_keeper = LetterKeeper(
+            store,
+            self.unreadable,
+            self.accept,
+            clock,
+            folder=settings.data_dir / "dead-letters",
+            most=settings.dead_letters,
         )
         self._reloading = asyncio.Lock()
         self.url = ""
@@ -196,6 +208,7 @@ class Service:
         return [
             *self.intake.warnings(),
             *self.store.warnings(),
+            *self.letter_keeper.warnings(),
             *(self.health.warnings if self.health is not None else ()),
             *(
                 [f"the history cannot be written to ALERTROUTER_HISTORY_PATH: {self.history_writer.problem}"]
@@ -232,7 +245,7 @@ class Service:
         """The HTTP application."""
         settings = self._settings
         tokens = Tokens(token.get_secret_value() for token in settings.webhook_tokens)
-        webhooks = Webhooks(self.accept, tokens, settings.max_body_bytes)
+        webhooks = Webhooks(self.accept, self.unreadable.keep, tokens, settings.max_body_bytes)
         operations = Operations(
             missing=self.missing,
             warnings=self.warnings,
@@ -248,6 +261,7 @@ class Service:
             shadow=self.shadow_summary,
             tokens=tokens,
         )
+        letters = DeadLettersApi(self.dead_letters, tokens)
         application = web.Application(client_max_size=settings.max_body_bytes)
         application.add_routes(
             [
@@ -259,6 +273,9 @@ class Service:
                 web.get("/metrics", operations.metrics),
                 web.get("/api/v1/history", api.history),
                 web.get("/api/v1/shadow", api.shadow),
+                web.get("/api/v1/dead-letters", letters.list),
+                web.get("/api/v1/dead-letters/{letter}", letters.show),
+                web.post("/api/v1/dead-letters", letters.post),
                 web.get(r"/api/v1/alerts/{dedup_key:[\s\S]+}", api.alert),
             ]
         )
@@ -316,6 +333,7 @@ async def running(
             "watching the rules": service.keep_rules,
             "watching Redis": service.intake.watch,
             "trimming the history": service.keep_history_short,
+            "keeping dead letters within bounds": service.letter_keeper.run,
         }
         if service.history_writer is not None:
             duties["writing the history"] = service.history_writer.run

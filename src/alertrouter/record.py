@@ -114,6 +114,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     reason, service:   how the newest heard alert ended so far, and by which rule.
     suspended_until:   the rules held this episode back until then; set once per episode.
     hold_until:        a late copy of an episode already resolved is held until then.
+    is_forced:         somebody wants it told though it is over.
     poisoned:          the alert cannot be worked with: every worker that tried has died of it. `alert` stands in for it.
     """
 
@@ -134,6 +135,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     rule: str = ""
     reason: str = ""
     service: str = ""
+    is_forced: bool = False
     poisoned: bool = False
     told: tuple[Told, ...] = ()
 

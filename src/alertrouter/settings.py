@@ -62,6 +62,7 @@ class Settings(BaseModel):
     retention: int = 30 * 24 * 3600_000
     history_length: int = Field(default=100_000, ge=0)
     history_path: Path | None = None
+    dead_letters: int = Field(default=5_000, ge=10, le=100_000)
     shadow_rules: Path | None = None
     page_short: bool = False
     fail_open: bool = True

@@ -90,6 +90,12 @@ QUEUE = Gauge(
     ["queue"],
     registry=REGISTRY,
 )
+DEAD_LETTERS_LET_GO = Counter(
+    "alertrouter_dead_letters_let_go_total",
+    "Dead letters that had to leave Redis for newer ones: to a file, to the log, or for another body of their sender.",
+    ["to"],
+    registry=REGISTRY,
+)
 REDIS_UP = Gauge("alertrouter_redis_up", "1 if Redis answered when it was last asked.", registry=REGISTRY)
 REDIS_CLOCK_SKEW = Gauge(
     "alertrouter_redis_clock_skew_seconds", "This machine's clock minus Redis' clock.", registry=REGISTRY

@@ -966,7 +966,7 @@ class Machine(RuleBasedStateMachine):
     def _look_at_ends(self) -> None:
         """Every alert's newest news ended, and how it did is on record."""
         ends = {(entry.get("id"), entry.get("version"), entry.get("outcome")) for entry in self._do(self._history())}
-        letters = {field.decode().split(" ")[0] for field in self._do(self._dead_letters())}
+        letters = {field.decode().split("\n", 3)[3] for field in self._do(self._dead_letters())}
         for book in self.books.values():
             if not book.heard:
                 continue

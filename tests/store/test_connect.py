@@ -447,7 +447,7 @@ async def _status_of_alarm(store: AlertStore) -> str:
     return record.status.value
 
 
-@pytest.mark.parametrize("key", ["due", "parked", "history", "waiting", "owners", "dead", "fence", "epoch"])
+@pytest.mark.parametrize("key", ["due", "parked", "history", "waiting", "owners", "dead", "letters", "fence", "epoch"])
 async def test_foreign_data_fails_a_script_whole(server: RedisServer, key: str) -> None:
     """Whatever a key of ours holds: the error names it, and once it is deleted everything accepted goes on."""
     async with connect(server.url) as client:

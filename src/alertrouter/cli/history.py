@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from alertrouter.errors import SettingsInvalid
-from alertrouter.history.entries import KINDS, Differed, Duplicate, Ended, Filter, Sent, encode
+from alertrouter.history.entries import KINDS, Differed, Duplicate, Ended, Filter, LetterMoved, Sent, encode
 from alertrouter.history.reading import Damaged, Line, Recorded, files_in, read, total_bytes
 from alertrouter.settings import Settings, duration_ms, load_settings
 
@@ -31,7 +31,7 @@ _ANYWHERE = re.compile(r"^(0\.0\.0\.0|\[::\])(?=:)")
 _decode_page = msgspec.json.Decoder(list[Line]).decode
 
 
-class _Moment(click.ParamType[int]):
+class Moment(click.ParamType[int]):
     """A date and time, or how long ago, as ms since the epoch."""
 
     name = "time"
@@ -53,12 +53,12 @@ class _Moment(click.ParamType[int]):
 @click.command("history")
 @click.option(
     "--since",
-    type=_Moment(),
+    type=Moment(),
     default="24h",
     show_default=True,
     help="How long ago, or a time (UTC unless it says otherwise).",
 )
-@click.option("--until", type=_Moment(), help="Likewise.")
+@click.option("--until", type=Moment(), help="Likewise.")
 @click.option("--service", default="", help="Only what was decided for this service.")
 @click.option("--source", default="", help="Only this sender, such as alertmanager or datadog/team-a.")
 @click.option("--outcome", default="", help="Only what ended so, such as suppressed.")
@@ -98,7 +98,7 @@ def command(
     wanted = Filter(since, until or 0, service, source, outcome, alert, kinds)
     write = _write_json if output == "jsonl" else _write_text
     damaged: list[Damaged] = []
-    with _progress() as progress:
+    with progress_bar() as progress:
         try:
             if paths:
                 found = _from_files(paths, wanted, write, damaged, progress)
@@ -229,13 +229,16 @@ def _words(line: Line) -> Iterator[str]:
         case Sent():
             yield f"{line.result} {line.destination}" + (f": {line.state}" if line.state else "")
             yield from filter(None, ("by the fallback's key" if line.rerouted else "", line.reason))
+        case LetterMoved():
+            yield f"dead letter {line.result}" + (f" ({line.destination})" if line.destination else "")
+            yield from filter(None, (line.reason,))
         case Differed():
             yield "shadow rules differ: " + ", ".join(
                 f"{name} {live or 'none'} → {shadow or 'none'}" for name, (live, shadow) in line.differences.items()
             )
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
     """Shown on a terminal only, and gone when it is over."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())

@@ -319,6 +319,8 @@ def _under_way(told: Told, now: int) -> Iterator[str]:
         letter = told["dead_letter"] or {}
         said = f"{letter.get('action', '')} {letter.get('status', '')} {letter.get('reason', '')}".strip()
         yield f"DEAD LETTER (version {told['dead']}): {_cut(' '.join(said.split()) or 'no longer kept')}"
+        if "letter" in letter:
+            yield f"  once that is mended: alertrouter dead-letters redrive {letter['letter']}"
     if told["rerouted"]:
         yield "by another routing key: its own was refused"
     if told["refusal"]:
@@ -345,6 +347,8 @@ def _words(entry: Mapping[str, Any]) -> Iterator[str]:
         case "sent":
             yield f"sent to {entry['destination']}: {_RESULTS.get(entry['result'], entry['result'])}"
             yield entry.get("state", "")
+        case "letter":
+            yield f"dead letter {entry['result']}"
         case "shadow":
             yield "shadow rules differ"
             yield ", ".join(

@@ -9,13 +9,14 @@ import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from alertrouter.alert import Alert, Status
 from alertrouter.delivery.judging import Counts, decide, plain_decision, show
 from alertrouter.destinations.pagerduty import EventAction, build_event, encode_event
+from alertrouter.letter import NOT_KEPT, encode, name_of, read
 from alertrouter.record import REPAIR_AFTER_MS, Outcome, Record, Told
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Service, Verdict
 from alertrouter.store.store import AlertStore, Sight, Threshold
@@ -186,7 +187,7 @@ def _record_as_json(sight: Sight) -> dict[str, Any]:
 
 def _told_as_json(told: Told, record: Record, sight: Sight) -> dict[str, Any]:
     """What one destination was told, without the routing key."""
-    letter = sight.dead_letters.get(told.destination)
+    number, letter = sight.dead_letters.get(told.destination, (0, b""))
     is_changed = told.refused == record.version  # else it is of news before
     return {
         "destination": told.destination,
@@ -200,18 +201,17 @@ def _told_as_json(told: Told, record: Record, sight: Sight) -> dict[str, Any]:
         "repair_at": told.unsure + REPAIR_AFTER_MS if told.unsure else 0,
         "may_be_open": told.is_open,
         "dead": told.dead,
-        "dead_letter": _decoded(letter) if letter else None,
+        "dead_letter": {"letter": name_of(number), **_shown(letter)} if letter else None,
         "rung": told.rung if is_changed else 0,
         "rerouted": told.rerouted,
         "refusal": told.refusal if is_changed else "",
     }
 
 
-def _decoded(letter: bytes) -> Any:
-    try:
-        return msgspec.json.decode(letter)
-    except msgspec.DecodeError:
-        return {"reason": letter.decode(errors="replace")}
+def _shown(letter: bytes) -> dict[str, Any]:
+    """A dead letter without the alert, which is shown anyway."""
+    shown = msgspec.structs.replace(read(letter), alert=NOT_KEPT)
+    return cast(dict[str, Any], msgspec.json.decode(encode(shown)))
 
 
 def closest(asked: str, known: Iterable[str]) -> list[str]:

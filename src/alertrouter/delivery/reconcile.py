@@ -108,7 +108,7 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
     dead = False
     for told in _concerned(record, decision):
         action = _missing_action(record, told, decision, status, now)
-        if action is None and page_short and _was_short(record, told, decision):
+        if action is None and (page_short or record.is_forced) and _was_short(record, told, decision):
             action = Action.TRIGGER
         if action is Action.TRIGGER and suspended:
             continue

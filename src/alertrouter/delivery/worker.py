@@ -25,6 +25,7 @@ from alertrouter.delivery.judging import ActiveRules, decide, plain_decision, sh
 from alertrouter.delivery.reconcile import Action, Plan, Send, after, reconcile
 from alertrouter.destinations.pagerduty import (
     FALLBACK,
+    SUMMARY_LIMIT,
     Delivered,
     EventAction,
     Objection,
@@ -36,6 +37,8 @@ from alertrouter.destinations.pagerduty import (
     encode_event,
 )
 from alertrouter.errors import StoreUnavailable
+from alertrouter.letter import LARGEST_EVENT, NOT_KEPT, Letter, kept_alert
+from alertrouter.letter import encode as encode_letter
 from alertrouter.record import Outcome, Record, State, Told
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset
 from alertrouter.store.store import AlertStore, Claim, Judged, Queued, Result, Settlement, Threshold
@@ -375,7 +378,9 @@ class Worker:
                     settlement = changed
                 else:
                     log.error("event refused; kept as a dead letter", **said)
-                    settlement = _refused(claim, record, told, send, answer, decision, now, page_short=self._page_short)
+                    settlement = _refused(
+                        claim, record, told, send, answer, body, decision, now, page_short=self._page_short
+                    )
             case _:
                 assert_never(answer)
         await self._settle(settlement, now)
@@ -572,12 +577,20 @@ def _key_alarm(destination: str, refused: Refused | None) -> Alert:
     )
 
 
+def _kept_event(body: bytes) -> msgspec.Raw:
+    """What was refused as a dead letter keeps it: without the key, and not where it is too large."""
+    if len(body) > LARGEST_EVENT:
+        return NOT_KEPT
+    return msgspec.Raw(msgspec.json.encode({**msgspec.json.decode(body), "routing_key": "[redacted]"}))
+
+
 def _refused(
     claim: Claim,
     record: Record,
     told: Told,
     send: Send,
     answer: Refused,
+    body: bytes,
     decision: Decision,
     now: int,
     *,
@@ -585,18 +598,27 @@ def _refused(
 ) -> Settlement:
     record = record.with_told(replace(told, dead=send.version, tries=0))
     plan = reconcile(record, decision, now, page_short=page_short)
-    letter = {
-        "id": record.id,
-        "dedup_key": record.alert.dedup_key,
-        "destination": told.destination,
-        "action": send.action.value,
-        "version": record.version,
-        "status": answer.status,
-        "objection": answer.objection.value,
-        "reason": answer.reason,
-        "tries": told.tries + 1,
-        "at": now,
-    }
+    was_changed = told.refused == record.version
+    letter = Letter(
+        at=now,
+        id=record.id,
+        source=record.alert.source,
+        service=decision.service,
+        severity=decision.event.severity.value,
+        summary=decision.event.summary[:SUMMARY_LIMIT],
+        destination=told.destination,
+        action=send.action.value,
+        dedup_key=told.dedup_key or record.alert.dedup_key,
+        version=send.version,
+        first_heard=record.first_heard,
+        status=answer.status,
+        objection=answer.objection.value,
+        reason=answer.reason,
+        before=told.refusal if was_changed else "",
+        attempts=told.tries + 1 + (told.rung + told.rerouted if was_changed else 0),
+        event=_kept_event(body),
+        alert=NOT_KEPT if record.poisoned else kept_alert(record.alert),
+    )
     return Settlement(
         claim,
         Result.REFUSED,
@@ -605,6 +627,7 @@ def _refused(
         version=send.version,
         closed=_is_closed(record, plan),
         wake_at=now if plan.sends else plan.wake_at,
-        detail=msgspec.json.encode(letter).decode(),
+        detail=f"HTTP {answer.status}: {answer.reason}",
+        letter=encode_letter(letter),
         bad_key=answer.objection is Objection.KEY or send.action is Action.RESOLVE,
     )

@@ -80,16 +80,26 @@ class Differed(Happened, frozen=True, gc=False, omit_defaults=True, tag="shadow"
     shadow_version: str = ""
 
 
-Entry = Heard | Duplicate | Ended | Sent | Differed
+class LetterMoved(Happened, frozen=True, gc=False, omit_defaults=True, tag="letter"):
+    """What became of a dead letter: `result` is redriven, dropped, or spilled (moved to a file)."""
+
+    result: str
+    destination: str = ""
+    version: int = 0
+    reason: str = ""
+
+
+Entry = Heard | Duplicate | Ended | Sent | Differed | LetterMoved
 
 #: The values of `kind`.
-KINDS = ("heard", "duplicate", "ended", "sent", "shadow")
+KINDS = ("heard", "duplicate", "ended", "sent", "shadow", "letter")
 #: The shape of each kind but the duplicates', by the fields of the stream.
-_SHAPES: Mapping[str, type[Heard | Ended | Sent | Differed]] = {
+_SHAPES: Mapping[str, type[Heard | Ended | Sent | Differed | LetterMoved]] = {
     "heard": Heard,
     "ended": Ended,
     "sent": Sent,
     "shadow": Differed,
+    "letter": LetterMoved,
 }
 #: Fields of the stream that hold JSON.
 _NESTED = frozenset({"alert", "differences"})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one installation.
+    r"""The keys of one installation.
 
     alert:    prefix of the alert records, hashes: `alert` + id
     due:      zset of ids to judge, by the time they are due (ms)
@@ -22,7 +22,10 @@ class Keys:
     cache:    prefix of what rules remember, one string each: `cache` + name
     members:  prefix of one set per incident that several alerts share: `members` + destination + key
     epoch:    random text, as old as the data: another one means that what was stored is gone
-    dead:     hash of dead letters, "<id> <version> <destination>" to JSON
+    dead:     hash of dead letters, what each is about to JSON: "<kind>\n<where>\n<when>\n<id>"
+    letters:  zset of the same by their numbers, which are the times (ms) they were written, made unique
+    bodies:   prefix of one zset per sender, of its unreadable bodies among the dead letters: `bodies` + sender
+    noticed:  zset of senders by when somebody was last told that they cannot be understood (ms)
     history:  capped stream of what was heard, what was sent, and how alerts ended
     """
 
@@ -40,6 +43,9 @@ class Keys:
     members: str
     epoch: str
     dead: str
+    letters: str
+    bodies: str
+    noticed: str
     history: str
 
 
@@ -61,5 +67,8 @@ def keys_of(instance: str) -> Keys:
         members=tag + "members:",
         epoch=tag + "epoch",
         dead=tag + "dead",
+        letters=tag + "letters",
+        bodies=tag + "bodies:",
+        noticed=tag + "noticed",
         history=tag + "history",
     )

@@ -21,8 +21,10 @@ from redis.exceptions import NoScriptError, RedisError
 from alertrouter.alarms import alarm
 from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import ForeignData, StoreUnavailable
+from alertrouter.letter import LARGEST_ALERT, Kind, Letter
 from alertrouter.record import REPAIR_AFTER_MS, News, Outcome, Record, State, Told
 from alertrouter.store.keys import Keys, keys_of
+from alertrouter.store.letters import Letters
 from alertrouter.store.merge import Merge
 from alertrouter.store.replicas import MISSING_FOR_MS, Replicas
 
@@ -59,24 +61,30 @@ _SCRIPTS = {
     "adopt": "hash zset",
     "backlog": "zset set zset hash",
     "beat": "zset string",
-    "bury": "zset hash",
-    "claim_due": "zset zset zset hash",
+    "bury": "zset hash zset",
+    "claim_due": "zset zset zset hash zset",
     "claim_sends": "set zset string zset zset",
     "count": "zset hash zset",
+    "drop_letters": "hash zset stream",
+    "forget_noticed": "zset",
     "judged": "zset zset set stream zset",
+    "keep_body": "hash zset zset zset",
     "leave_incident": "set",
-    "look": "hash zset hash",
+    "letters": "hash zset",
+    "letters_extent": "hash zset",
+    "look": "hash zset hash zset",
     "look_at_counts": "zset hash",
     "recall": "zset zset",
+    "redrive": "zset zset hash zset stream",
     "repair_members": "set zset",
     "replay": "zset stream zset",
-    "settle": "zset zset hash stream zset",
+    "settle": "zset zset hash stream zset zset",
 }
 #: The script that is refused when Redis is full. The others drain it.
 _REFUSED_WHEN_FULL = "accept"
 #: The scripts that Redis itself keeps from changing anything; when it is full they run all the same.
 #: https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags
-_READ_ONLY = frozenset({"look", "look_at_counts"})
+_READ_ONLY = frozenset({"letters", "letters_extent", "look", "look_at_counts"})
 #: What was taken in while Redis was away is taken in by the same script, and not refused.
 _FILES = {"replay": "accept"}
 _CHECK_TYPES = """\
@@ -176,7 +184,7 @@ class Sight:
     window_ends:   until then the same, heard again, is a duplicate.
     resend_at:     from then on it is forwarded, window or not.
     due_at:        when it is judged next.
-    dead_letters:  of its present state, as JSON, by destination.
+    dead_letters:  of its present state by destination: number, and letter as JSON.
     """
 
     record: Record
@@ -184,7 +192,7 @@ class Sight:
     resend_at: int
     due_at: int
     waiting: tuple[Waiting, ...]
-    dead_letters: Mapping[str, bytes]
+    dead_letters: Mapping[str, tuple[int, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +222,7 @@ class Settlement:
     bad_key:         it was refused for its routing key, or it was a resolve.
     key:             the routing key to use from now on; "" keeps the one in use.
     opens:           the heard version that it triggers; 0 for what opens nothing.
+    letter:          the dead letter of what was refused for good (JSON); b"" for the detail itself.
     """
 
     claim: Claim
@@ -231,6 +240,7 @@ class Settlement:
     bad_key: bool = False
     key: str = field(default="", repr=False)
     opens: int = 0
+    letter: bytes = b""
 
 
 class AlertStore:
@@ -266,6 +276,7 @@ class AlertStore:
         self._accepting = Merge(self._accept, most=MOST_PER_CALL)
         self._settling = Merge(self._settle, most=MOST_PER_CALL)
         self._leases = self.keys.leases + self.owner
+        self.letters = Letters(self._run, self.keys, history_length)
         self._replicas = Replicas(wait_replicas)
         self._alarmed_of_replicas: bool | None = None
         self._epoch = ""
@@ -311,8 +322,10 @@ class AlertStore:
         )
         return [word.decode() for word in answer]
 
-    async def adopt(self, alert: Alert, heard_at: int, told: Told | None, now: int) -> None:
+    async def adopt(self, alert: Alert, heard_at: int, told: Told | None, now: int) -> str:
         """Take in what was heard, and perhaps told, while Redis was away; what was heard since stands.
+
+        Returns what it was, as `accept` does, or "older" than what stands.
 
         `told.at` is when; its state is NOTHING where no answer came. Twice is as good as once. Raises
         StoreUnavailable, and ForeignData where this alert's key holds something else.
@@ -352,6 +365,7 @@ class AlertStore:
                     "reason": "sent past Redis while it was away",
                 }
             )
+        return word
 
     async def claim_due(self, now: int, most: int) -> tuple[list[Record], int]:
         """Lease up to `most` records to judge, taking back what dead workers held.
@@ -361,10 +375,13 @@ class AlertStore:
         keys = self.keys
         answer = await self._run(
             "claim_due",
-            [keys.due, keys.owners, self._leases, keys.dead],
-            [now, self.owner, LEASE_MS, OWNER_DEAD_AFTER_MS, most, keys.alert, keys.leases, MOST_TAKEOVERS, keys.calls],
+            [keys.due, keys.owners, self._leases, keys.dead, keys.letters],
+            [
+                *(now, self.owner, LEASE_MS, OWNER_DEAD_AFTER_MS, most, keys.alert, keys.leases, MOST_TAKEOVERS),
+                *(keys.calls, LARGEST_ALERT),
+            ],
         )
-        readable = [(id_, await self._read(id_, "\n\n" + id_.decode(), flat)) for id_, flat in answer[1:]]
+        readable = [(id_, await self._read(id_, "\n\n" + id_.decode(), flat, now)) for id_, flat in answer[1:]]
         return [record for _, record in readable if record is not None], int(float(answer[0] or 0))
 
     async def next_due(self) -> int:
@@ -453,19 +470,26 @@ class AlertStore:
         )
         claims = []
         for destination, fence, lease_until, id_, flat in answer[1:]:
-            record = await self._read(id_, f"{fence.decode()}\n{destination.decode()}\n{id_.decode()}", flat)
+            record = await self._read(id_, f"{fence.decode()}\n{destination.decode()}\n{id_.decode()}", flat, now)
             if record is not None:
                 claims.append(Claim(destination.decode(), fence.decode(), int(lease_until), record))
         return claims, int(float(answer[0] or 0))
 
-    async def _read(self, id_: bytes, lease: str, flat: Sequence[bytes]) -> Record | None:
+    async def _read(self, id_: bytes, lease: str, flat: Sequence[bytes], now: int) -> Record | None:
         """A claimed record, or None where this program cannot read it: one such must not hold up all others."""
         try:
             return _record_from(dict(zip(flat[::2], flat[1::2], strict=True)))
         except (KeyError, ValueError, msgspec.MsgspecError) as error:
             _log.error("a record cannot be read and is set aside", dedup_key=id_.decode(), error=repr(error))
-            letter = msgspec.json.encode({"id": id_.decode(), "reason": f"the record cannot be read: {error!r}"})
-            await self._run("bury", [self._leases, self.keys.dead], [id_, lease, letter])
+            letter = Letter(
+                kind=Kind.UNREADABLE.value,
+                at=now,
+                id=id_.decode(),
+                source=id_.decode().partition(":")[0],
+                reason=f"the record cannot be read: {error!r}",
+            )
+            keys = [self._leases, self.keys.dead, self.keys.letters]
+            await self._run("bury", keys, [now, id_, lease, _encode(letter)])
             return None
 
     async def join_incident(self, record: Record, told: Told) -> None:
@@ -573,7 +597,7 @@ class AlertStore:
             list[int],
             await self._run(
                 "settle",
-                [keys.due, self._leases, keys.dead, keys.history, keys.parked],
+                [keys.due, self._leases, keys.dead, keys.history, keys.parked, keys.letters],
                 [
                     max(now for _, now in batch),
                     keys.alert,
@@ -602,6 +626,7 @@ class AlertStore:
                             _limited_as(item.key),
                             item.opens,
                             int(item.bad_key),
+                            item.letter,
                         )
                         for item, _ in batch
                     ),
@@ -618,7 +643,9 @@ class AlertStore:
     async def look(self, alert_id: str) -> Sight | None:
         """All that is known of one alert, or None. Changes nothing."""
         keys = self.keys
-        found = await self._run("look", [keys.alert + alert_id, keys.due, keys.dead], [alert_id, keys.wait])
+        found = await self._run(
+            "look", [keys.alert + alert_id, keys.due, keys.dead, keys.letters], [alert_id, keys.wait]
+        )
         if not found:
             return None
         flat, due_at, waiting, letters = found
@@ -633,7 +660,10 @@ class AlertStore:
                 Waiting(destination.decode(), int(before), int(length))
                 for destination, before, length in zip(waiting[::3], waiting[1::3], waiting[2::3], strict=True)
             ),
-            dead_letters={name.decode(): letter for name, letter in zip(letters[::2], letters[1::2], strict=True)},
+            dead_letters={
+                destination.decode(): (int(number), letter)
+                for destination, letter, number in zip(letters[::3], letters[1::3], letters[2::3], strict=True)
+            },
         )
 
     async def look_at_counts(self, record: Record, thresholds: Sequence[Threshold], now: int) -> Sequence[int]:
@@ -875,6 +905,7 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
         resolved_version=int(fields.get(b"resolved_version", 0)),
         hold_until=int(fields[b"hold_until"]),
         suspended_until=int(fields.get(b"suspended_until", 0)),
+        is_forced=fields.get(b"forced_version") == fields[b"version"],
         first_heard=int(fields[b"first_heard"]),
         last_heard=int(fields[b"last_heard"]),
         count=int(fields[b"count"]),

@@ -32,13 +32,21 @@ _received = cache(telemetry.ALERTS_RECEIVED.labels)
 _answers = cache(telemetry.WEBHOOKS.labels)
 
 Accept = Callable[[Sequence[Alert]], Awaitable[Sequence[StrEnum]]]
+#: Sender, body, its Content-Type, the status it is answered with, why.
+Keep = Callable[[str, bytes, str, int, str], Awaitable[None]]
 
 
 class Webhooks:
-    """The webhook endpoint. `accept` stores alerts and returns what each was; it raises StoreUnavailable."""
+    """The webhook endpoint.
 
-    def __init__(self, accept: Accept, tokens: Tokens, max_body_bytes: int) -> None:
+    accept:  stores alerts and returns what each was.
+    keep:    keeps a body that was not understood, whole or in part.
+    Both raise StoreUnavailable: then the sender is to try again.
+    """
+
+    def __init__(self, accept: Accept, keep: Keep, tokens: Tokens, max_body_bytes: int) -> None:
         self._accept = accept
+        self._keep = keep
         self._tokens = tokens
         self._max_body_bytes = max_body_bytes
         self._log = structlog.get_logger()
@@ -55,17 +63,25 @@ class Webhooks:
         if name and not _NAME.fullmatch(name):
             return self._answered(sender, _refusal(404, "a sender's name is a-z, 0-9, _ and -, at most 64"))
         source = f"{sender}/{name}" if name else sender
+        content_type = request.headers.get("Content-Type", "")
+        body = b""
         try:
-            body = await read_body(request, self._max_body_bytes)
-            payload = parse(body, request.headers.get("Content-Type", ""), source)
-        except BadPayload as error:
-            self._log.warning("payload not understood", source=source, status=error.status, reason=error.reason)
-            return self._answered(sender, _refusal(error.status, error.reason))
-        self._report(source, sender, payload)
-        if not payload.alerts and payload.skipped:
-            return self._answered(sender, _refusal(400, "no usable alert in the payload", _skipped(payload)))
-        try:
-            outcomes = await self._accept(payload.alerts)
+            try:
+                body = await read_body(request, self._max_body_bytes)
+                payload = parse(body, content_type, source)
+            except BadPayload as error:
+                self._log.warning("payload not understood", source=source, status=error.status, reason=error.reason)
+                if error.status == 400:
+                    # what cannot be decompressed is kept as it came
+                    await self._keep(source, body or await request.read(), content_type, 400, error.reason)
+                return self._answered(sender, _refusal(error.status, error.reason))
+            self._report(source, sender, payload)
+            outcomes = await self._accept(payload.alerts) if payload.alerts or not payload.skipped else ()
+            if payload.skipped:
+                what = f"{len(payload.skipped)} of its alerts cannot be used: {payload.skipped[0].reason}"
+                await self._keep(source, body, content_type, 202 if payload.alerts else 400, what)
+                if not payload.alerts:
+                    return self._answered(sender, _refusal(400, "no usable alert in the payload", _skipped(payload)))
         except StoreUnavailable as error:
             # the intake says once what is wrong; a line for each webhook of an outage would say nothing more
             self._log.debug("alerts not stored; the sender is asked to retry", source=source, reason=str(error))

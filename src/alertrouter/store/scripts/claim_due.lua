@@ -1,19 +1,28 @@
 -- claim_due: lease records that are due to be judged, after taking back what dead or stuck workers hold.
--- KEYS  1 due  2 owners  3 this worker's leases  4 dead letters
+-- KEYS  1 due  2 owners  3 this worker's leases  4 dead letters  5 order of dead letters
 -- ARGV  1 now  2 owner  3 lease  4 an owner is dead after (ms)  5 at most  6 prefix of records  7 prefix of leases
 --       8 take-overs without a report after which a record is poisoned  9 prefix of calls
+--       10 largest alert that a dead letter keeps (bytes)
 -- Returns {when the next record is due (ms, '' for none), then per record: {its id, its hash, flat}}.
 local now, owner, lease, dead_after = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local record_prefix, lease_prefix, most_takeovers = ARGV[6], ARGV[7], tonumber(ARGV[8])
+local largest_alert = tonumber(ARGV[10])
 
 -- Workers die of this record: it is a dead letter, to be told in a minimal form, and then not to be touched again.
 local function is_set_aside(key, id, takeovers)
   if takeovers == most_takeovers then
     redis.call('HSET', key, 'poisoned', '1')
-    redis.call('HSET', KEYS[4], id .. ' poisoned', cjson.encode({
-      id = id, at = now, reason = 'every worker that took it up ended: ' .. takeovers .. ' times',
-      alert = redis.call('HGET', key, 'alert'),
-    }))
+    local f = redis.call('HMGET', key, 'alert', 'version', 'first_heard', 'service', 'severity')
+    local letter = cjson.encode({
+      kind = 'poisoned', id = id, at = now, reason = 'every worker that took it up ended: ' .. takeovers .. ' times',
+      version = tonumber(f[2]), first_heard = tonumber(f[3] or '0'), service = f[4] or '', severity = f[5] or '',
+      source = string.match(id, '^[^:]*'), attempts = takeovers,
+    })
+    if f[1] and #f[1] <= largest_alert then letter = string.sub(letter, 1, -2) .. ',"alert":' .. f[1] .. '}' end
+    local about = 'poisoned\n\n' .. ARGV[1] .. '\n' .. id
+    local last = tonumber(redis.call('ZREVRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2] or '0')
+    redis.call('HSET', KEYS[4], about, letter)
+    redis.call('ZADD', KEYS[5], string.format('%.0f', math.max(now, last + 1)), about)
   elseif takeovers >= 2 * most_takeovers then
     redis.call('HSET', key, 'outcome', 'dead_lettered')
     return true

@@ -1,9 +1,9 @@
 -- look: all that is known of one alert at one instant. It changes nothing: Redis refuses a write here.
--- KEYS  1 its record  2 due  3 dead letters
+-- KEYS  1 its record  2 due  3 dead letters  4 order of dead letters
 -- ARGV  1 id  2 prefix of wait queues
 -- Returns {} where there is no such alert, else {the record as HGETALL has it, when it is due (ms, '' for never),
 --       per waiting send 3: destination, sends before it in its queue, sends in that queue,
---       per dead letter of its present state 2: destination, letter}.
+--       per dead letter of its present state 3: destination, letter, its number}.
 local id = ARGV[1]
 local record = redis.call('HGETALL', KEYS[1])
 if #record == 0 then return {} end
@@ -21,10 +21,13 @@ for i = 1, #record, 2 do
       end
     end
   elseif dead and value ~= '0' then
-    local letter = redis.call('HGET', KEYS[3], id .. ' ' .. value .. ' ' .. dead)
+    local first_heard = redis.call('HGET', KEYS[1], 'first_heard')
+    local about = 'refused\n' .. dead .. '\n' .. (first_heard or '') .. ' ' .. value .. '\n' .. id
+    local letter = redis.call('HGET', KEYS[3], about)
     if letter then
       letters[#letters + 1] = dead
       letters[#letters + 1] = letter
+      letters[#letters + 1] = string.format('%.0f', tonumber(redis.call('ZSCORE', KEYS[4], about) or '0'))
     end
   end
 end
