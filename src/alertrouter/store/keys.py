@@ -24,6 +24,8 @@ class Keys:
     epoch:    random text, as old as the data: another one means that what was stored is gone
     dead:     hash of dead letters, "<id> <version> <destination>" to JSON
     history:  capped stream of what was heard, what was sent, and how alerts ended
+    silences: hash of what people on call keep back, id to JSON
+    tests:    zset of ids of test pages, by when each is to be resolved (ms)
     """
 
     alert: str
@@ -41,6 +43,8 @@ class Keys:
     epoch: str
     dead: str
     history: str
+    silences: str
+    tests: str
 
 
 def keys_of(instance: str) -> Keys:
@@ -62,4 +66,6 @@ def keys_of(instance: str) -> Keys:
         epoch=tag + "epoch",
         dead=tag + "dead",
         history=tag + "history",
+        silences=tag + "silences",
+        tests=tag + "tests",
     )
