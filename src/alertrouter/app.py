@@ -225,14 +225,49 @@ class Service:
             *self.store.warnings(),
             *(self.health.warnings if self.health is not None else ()),
             *(
-                [f"the history cannot be written to ALERTROUTER_HISTORY_PATH: {self.history_writer.problem}"]
+                [
+                    f"the history cannot be written to ALERTROUTER_HISTORY_PATH ({self.history_writer.problem}); make it "
+                    "writable, or its disk larger: what Redis lets go of meanwhile is in no file"
+                ]
                 if self.history_writer and self.history_writer.problem
                 else ()
             ),
+            *self.silences.warnings(),
+            *(
+                [
+                    f"the rules in {self._settings.rules} are faulty, and the ones loaded before stay in force "
+                    f"({self._not_loaded[0]}); mend them, `alertrouter check {self._settings.rules}` lists all"
+                ]
+                if self._not_loaded
+                else ()
+            ),
+            *(
+                [
+                    f"the shadow rules in {self._settings.shadow_rules} are faulty ({self.shadow.problems[0]}); mend them, "
+                    f"`alertrouter check {self._settings.shadow_rules}` lists all"
+                ]
+                if self.shadow and self.shadow.problems
+                else ()
+            ),
+            *(
+                f"the routing key of {service} is not there, and its alerts go to the default key; set {name} and "
+                "restart alertrouter"
+                for service, name in self.rules.missing_keys.items()
+            ),
+            *self._about_clock(),
             *(
                 f"services/{service}.yaml is faulty and set aside ({errors[0]}); mend it, `alertrouter check` lists all"
                 for service, errors in self.rules.ruleset.quarantined.items()
             ),
+        ]
+
+    def _about_clock(self) -> Sequence[str]:
+        skew = self._clock.skew_ms if isinstance(self._clock, RedisClock) else 0
+        if abs(skew) <= _SKEW_WORTH_SAYING_MS:
+            return ()
+        return [
+            f"this machine's clock is {abs(skew) / 1000:.1f} s {'ahead of' if skew > 0 else 'behind'} Redis'; alertrouter "
+            "goes by Redis' clock, log lines by this one; look at NTP on both"
         ]
 
     async def keep_rules(self) -> None:

@@ -591,7 +591,8 @@ class AlertStore:
         if self._lost_at:
             warnings.append(
                 "Redis lost its state within the last 24 h: what was accepted and not yet sent is gone; find out what "
-                "emptied it"
+                "emptied it (FLUSHALL, a restart without appendonly, another server), and look in PagerDuty for "
+                "incidents that nothing resolves"
             )
         if self._replicas.waived:
             warnings.append(
