@@ -153,6 +153,8 @@ def _sent(line: Sent, book: _Book) -> tuple[Hashable, str]:
             before = book.stands.get(place, ("", 0))[0]
             book.failed.pop(place, None)
             book.dead.pop(place, None)
+            if line.state in _OPEN:
+                book.ended = None  # whatever kept it back does no more
             if line.state != before:
                 book.stands[place] = (line.state, line.at)
             return None, f"{_told(line, before, book)}{by}{said}"

@@ -52,7 +52,7 @@ class Silence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only
         if self.ends_at <= now.ms:
             return False
         condition = self.condition
-        return condition.holds(view, now) if condition else self.alert in names
+        return condition.holds(view, now) if condition else self.alert != "" and self.alert in names
 
 
 def compile_silence(text: str) -> Condition:
