@@ -409,9 +409,9 @@ async def do(world: World, silences: list[Silence], heard: dict[str, str], step:
             alert = make_alert(name, status, severity=severity, env="prod", service="payment", started=world.clock.now)
             try:
                 await world.hear(alert)
+                heard[name] = status
             except StoreUnavailable:
-                return  # its sender was told to try again
-            heard[name] = status
+                heard[name] = ""  # its sender was told to try again, and it may have been sent all the same
         case ("silence", (when, alert, minutes)):
             silences.append(
                 Silence(
