@@ -12,6 +12,8 @@ from alertrouter.alert import Alert, CommonEvent, Severity, Status
 SELF = "alertrouter"
 #: Where they go: the routing key of our own service, or the default one where it has none.
 SELF_DESTINATION = "pagerduty:self"
+#: The sender of test pages, which no webhook can name either; they go through the rules.
+PAGE_TEST = "page-test"
 
 
 def alarm(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from time import time
@@ -23,7 +24,9 @@ from alertrouter.delivery.fallback import DirectPath
 from alertrouter.delivery.intake import Intake
 from alertrouter.delivery.journal import Journal
 from alertrouter.delivery.judging import ActiveRules
+from alertrouter.delivery.page_testing import PageTests
 from alertrouter.delivery.shadow import Shadow
+from alertrouter.delivery.silencing import Silences
 from alertrouter.delivery.worker import Worker
 from alertrouter.destinations.pagerduty import FALLBACK, PagerDutyClient
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
@@ -32,6 +35,7 @@ from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
 from alertrouter.rules.model import Ruleset
 from alertrouter.rules.revision import git_revision
+from alertrouter.rules.silences import Silence
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
 from alertrouter.store.clock import RedisClock
@@ -42,6 +46,7 @@ from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
 from alertrouter.web.auth import Tokens
 from alertrouter.web.dead_letters import DeadLettersApi
+from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
 from alertrouter.web.webhooks import Webhooks
 
@@ -77,6 +82,9 @@ class Service:
         self._clock = clock
         self.store = store
         self._loaded = look(settings.rules)
+        self._not_loaded: Sequence[str] = ()
+        self.silences = Silences(store, clock, self._silence, known=self._is_known, closest=self.closest)
+        self.page_tests = PageTests(store, self.accept, lambda: self.rules, clock)
         self.rules = self._put_in_force(load_rules(settings.rules, now=clock()))
         self.shadow = Shadow(store) if settings.shadow_rules else None
         self.history_writer = self._history_writer(settings)
@@ -88,7 +96,7 @@ class Service:
             calls_per_minute=settings.pagerduty_calls_per_minute,
             max_in_flight=settings.max_in_flight,
             page_short=settings.page_short,
-            held=lambda: self.intake.holds_sends(),
+            held=lambda: self.intake.holds_sends() or self.silences.holds_sends(),
             on_away=lambda: self.intake.redis_failed(),
             on_judged=self.shadow.heard if self.shadow else lambda *_: None,
         )
@@ -130,6 +138,7 @@ class Service:
             # thousands of rules take seconds to load, and alerts keep coming
             ruleset = await asyncio.to_thread(load_rules, self._settings.rules, self.rules.ruleset, now=self._clock())
         except RulesInvalid as error:
+            self._not_loaded = error.problems
             telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(0)
             _log.error("rules not reloaded; the old ones stay in force", errors=error.problems)
             raise
@@ -149,6 +158,7 @@ class Service:
 
     def _put_in_force(self, ruleset: Ruleset) -> ActiveRules:
         """The rules with the keys behind their destinations; metrics and log say which they are."""
+        self._not_loaded = ()
         telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(1)
         telemetry.RULES_LAST_RELOAD_TIMESTAMP.set(time())
         telemetry.RULES_INFO.clear()
@@ -156,7 +166,23 @@ class Service:
         telemetry.RULES_QUARANTINED.set(len(ruleset.quarantined))
         for service, errors in ruleset.quarantined.items():
             _log.error("a service's file is faulty and set aside", service=service, errors=errors)
-        return _active(ruleset, self._settings, self._environ)
+        return _active(replace(ruleset, silences=self.silences.in_force), self._settings, self._environ)
+
+    def _silence(self, silences: tuple[Silence, ...]) -> None:
+        """Put these silences in force. What one kept back that was ended before its time is judged again now."""
+        before, now = self.rules.ruleset.silences, self._clock()
+        self.rules = replace(self.rules, ruleset=replace(self.rules.ruleset, silences=silences))
+        if self.shadow is not None and self.shadow.ruleset is not None:
+            self.shadow.put_in_force(replace(self.shadow.ruleset, silences=silences))
+        kept = {silence.id for silence in silences}
+        if any(silence.id not in kept and silence.ends_at > now for silence in before):
+            self.worker.rejudge()
+
+    async def _is_known(self, alert: str) -> bool:
+        """Whether an alert of that id was heard, or some share the incident of that key."""
+        return await self.store.record(alert) is not None or bool(
+            await self.store.sharing(alert, self.rules.routing_keys)
+        )
 
     def _history_writer(self, settings: Settings) -> HistoryWriter | None:
         if settings.history_path is None:
@@ -179,7 +205,8 @@ class Service:
 
     async def _load_shadow(self, directory: Path, shadow: Shadow) -> None:
         try:
-            shadow.put_in_force(await asyncio.to_thread(load_rules, directory, shadow.ruleset, now=self._clock()))
+            ruleset = await asyncio.to_thread(load_rules, directory, shadow.ruleset, now=self._clock())
+            shadow.put_in_force(replace(ruleset, silences=self.silences.in_force))
         except RulesInvalid as error:
             shadow.refuse(error.problems)
 
@@ -211,14 +238,49 @@ class Service:
             *self.letter_keeper.warnings(),
             *(self.health.warnings if self.health is not None else ()),
             *(
-                [f"the history cannot be written to ALERTROUTER_HISTORY_PATH: {self.history_writer.problem}"]
+                [
+                    f"the history cannot be written to ALERTROUTER_HISTORY_PATH ({self.history_writer.problem}); make it "
+                    "writable, or its disk larger: what Redis lets go of meanwhile is in no file"
+                ]
                 if self.history_writer and self.history_writer.problem
                 else ()
             ),
+            *self.silences.warnings(),
+            *(
+                [
+                    f"the rules in {self._settings.rules} are faulty, and the ones loaded before stay in force "
+                    f"({self._not_loaded[0]}); mend them, `alertrouter check {self._settings.rules}` lists all"
+                ]
+                if self._not_loaded
+                else ()
+            ),
+            *(
+                [
+                    f"the shadow rules in {self._settings.shadow_rules} are faulty ({self.shadow.problems[0]}); mend them, "
+                    f"`alertrouter check {self._settings.shadow_rules}` lists all"
+                ]
+                if self.shadow and self.shadow.problems
+                else ()
+            ),
+            *(
+                f"the routing key of {service} is not there, and its alerts go to the default key; set {name} and "
+                "restart alertrouter"
+                for service, name in self.rules.missing_keys.items()
+            ),
+            *self._about_clock(),
             *(
                 f"services/{service}.yaml is faulty and set aside ({errors[0]}); mend it, `alertrouter check` lists all"
                 for service, errors in self.rules.ruleset.quarantined.items()
             ),
+        ]
+
+    def _about_clock(self) -> Sequence[str]:
+        skew = self._clock.skew_ms if isinstance(self._clock, RedisClock) else 0
+        if abs(skew) <= _SKEW_WORTH_SAYING_MS:
+            return ()
+        return [
+            f"this machine's clock is {abs(skew) / 1000:.1f} s {'ahead of' if skew > 0 else 'behind'} Redis'; alertrouter "
+            "goes by Redis' clock, log lines by this one; look at NTP on both"
         ]
 
     async def keep_rules(self) -> None:
@@ -262,6 +324,14 @@ class Service:
             tokens=tokens,
         )
         letters = DeadLettersApi(self.dead_letters, tokens)
+        on_call = OnCall(
+            add=self.silences.add,
+            end=self.silences.end,
+            listed=self.silences.listed,
+            test=self.page_tests.begin,
+            resolve=self.page_tests.resolve,
+            tokens=tokens,
+        )
         application = web.Application(client_max_size=settings.max_body_bytes)
         application.add_routes(
             [
@@ -276,6 +346,11 @@ class Service:
                 web.get("/api/v1/dead-letters", letters.list),
                 web.get("/api/v1/dead-letters/{letter}", letters.show),
                 web.post("/api/v1/dead-letters", letters.post),
+                web.get("/api/v1/silences", on_call.list_silences),
+                web.post("/api/v1/silences", on_call.add_silence),
+                web.delete("/api/v1/silences/{id}", on_call.end_silence),
+                web.post("/api/v1/page-tests", on_call.begin_test),
+                web.post(r"/api/v1/page-tests/{id:[\s\S]+}/resolve", on_call.resolve_test),
                 web.get(r"/api/v1/alerts/{dedup_key:[\s\S]+}", api.alert),
             ]
         )
@@ -327,6 +402,8 @@ async def running(
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site, service.url = await _listen(runner, settings)
+        with suppress(StoreUnavailable):  # before anything is judged; else as soon as Redis answers
+            await service.silences.refresh()
         working = asyncio.create_task(_keep_going("working", service.worker.run))
         duties: dict[str, Duty] = {
             "measuring the clock": lambda: _keep_clock(redis_clock, store),
@@ -334,6 +411,8 @@ async def running(
             "watching Redis": service.intake.watch,
             "trimming the history": service.keep_history_short,
             "keeping dead letters within bounds": service.letter_keeper.run,
+            "looking for silences": service.silences.watch,
+            "resolving test pages": service.page_tests.watch,
         }
         if service.history_writer is not None:
             duties["writing the history"] = service.history_writer.run
@@ -428,7 +507,7 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
     """The rules with the literal key behind every destination they name."""
     assert settings.pagerduty_routing_key is not None
     default = settings.pagerduty_routing_key.get_secret_value()
-    keys = {DEFAULT_DESTINATION: default}
+    keys, missing = {DEFAULT_DESTINATION: default}, {}
     if settings.pagerduty_self_routing_key is not None:
         keys[SELF_DESTINATION] = settings.pagerduty_self_routing_key.get_secret_value()
     if settings.pagerduty_fallback_routing_key is not None:
@@ -439,5 +518,6 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
         key = read_secret(environ, env=service.routing_key.env, file=service.routing_key.file)
         if key is None:
             _log.warning("a service's routing key is not there; its alerts go to the default key", service=service.name)
+            missing[service.name] = service.routing_key.env or service.routing_key.file or ""
         keys[f"pagerduty:{service.name}"] = key or default
-    return ActiveRules(ruleset, MappingProxyType(keys))
+    return ActiveRules(ruleset, MappingProxyType(keys), MappingProxyType(missing))

@@ -35,3 +35,13 @@ class ForeignData(StoreUnavailable):
 
     def __init__(self, alert_id: str) -> None:
         super().__init__(f"the key of alert {alert_id!r} holds foreign data; delete it, or set ALERTROUTER_INSTANCE")
+
+
+class NotDone(AlertrouterError):
+    """What somebody asked the API for cannot be done. `status` is the HTTP answer; `more` are members beside `error`."""
+
+    def __init__(self, reason: str, *, status: int = 400, **more: object) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.more = more

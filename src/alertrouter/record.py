@@ -111,7 +111,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     resolved_version:  the version at which a resolve was last heard; a destination that was told an older
                        version and is open is owed that resolve before anything else.
     outcome, rule,
-    reason, service:   how the newest heard alert ended so far, and by which rule.
+    reason, service:   how the newest heard alert ended so far, and by which rule: the one that kept it back, else the
+                       last one that matched.
     suspended_until:   the rules held this episode back until then; set once per episode.
     hold_until:        a late copy of an episode already resolved is held until then.
     is_forced:         somebody wants it told though it is over.

@@ -84,6 +84,7 @@ RULES_INFO = Gauge(
 RULES_QUARANTINED = Gauge(
     "alertrouter_rules_quarantined_services", "Services whose file is faulty and set aside.", registry=REGISTRY
 )
+SILENCES = Gauge("alertrouter_silences", "Silences in force.", registry=REGISTRY)
 QUEUE = Gauge(
     "alertrouter_queue_records",
     "Records due to be judged, scheduled for later, waiting to be sent, leased to a worker, and dead-lettered.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ async def run(*arguments: str, **environ: str) -> tuple[int, str, str]:
     """`alertrouter` with those arguments: its exit code, output and errors."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "alertrouter", *arguments),
-        env={"PATH": "/usr/bin:/bin", **environ},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **environ},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -12,21 +12,38 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import click
 import msgspec
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from yarl import URL
 
+from alertrouter.delivery.explained_text import escaped
 from alertrouter.errors import SettingsInvalid
-from alertrouter.history.entries import KINDS, Differed, Duplicate, Ended, Filter, LetterMoved, Sent, encode
+from alertrouter.history.entries import (
+    KINDS,
+    Differed,
+    Duplicate,
+    Ended,
+    Filter,
+    LetterMoved,
+    Sent,
+    SilenceAdded,
+    SilenceEnded,
+    encode,
+)
 from alertrouter.history.reading import Damaged, Line, Recorded, files_in, read, total_bytes
+from alertrouter.history.story import story
 from alertrouter.settings import Settings, duration_ms, load_settings
 
 _PAGE = 1000
 _REQUEST_S = 30.0
+#: As long as the history is kept, as a rule.
+_LONG_AGO_MS = 30 * 24 * 3600 * 1000
 _ANYWHERE = re.compile(r"^(0\.0\.0\.0|\[::\])(?=:)")
 _decode_page = msgspec.json.Decoder(list[Line]).decode
 
@@ -56,13 +73,15 @@ class Moment(click.ParamType[int]):
     type=Moment(),
     default="24h",
     show_default=True,
-    help="How long ago, or a time (UTC unless it says otherwise).",
+    help="How long ago, or a time (UTC unless it says otherwise); with --alert as a rule 30d.",
 )
 @click.option("--until", type=Moment(), help="Likewise.")
 @click.option("--service", default="", help="Only what was decided for this service.")
 @click.option("--source", default="", help="Only this sender, such as alertmanager or datadog/team-a.")
 @click.option("--outcome", default="", help="Only what ended so, such as suppressed.")
-@click.option("--alert", default="", metavar="ID", help="Only this alert, by its dedup_key.")
+@click.option(
+    "--alert", default="", metavar="ID", help="What happened to this alert, by its dedup_key, in plain words."
+)
 @click.option("--kind", default="", help=f"Only these, comma-separated: {', '.join(KINDS)}.")
 @click.option(
     "--path",
@@ -76,7 +95,9 @@ class Moment(click.ParamType[int]):
     help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_WEBHOOK_TOKENS.",
 )
 @click.option("-o", "--output", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
+@click.pass_context
 def command(
+    ctx: click.Context,
     since: int,
     until: int | None,
     service: str,
@@ -90,21 +111,30 @@ def command(
 ) -> None:
     """Print what happened to alerts, oldest first. As jsonl it is what `alertrouter replay` takes.
 
+    With --alert: what happened to one, on one screen.
+
     Exits with 1 where nothing is found, or where lines of files cannot be read.
     """
     kinds = frozenset(filter(None, kind.split(",")))
     if strange := kinds - set(KINDS):
         raise click.BadParameter(f"{', '.join(sorted(strange))}: there are {', '.join(KINDS)}", param_hint="--kind")
+    if alert and ctx.get_parameter_source("since") is ParameterSource.DEFAULT:
+        since = time.time_ns() // 1_000_000 - _LONG_AGO_MS
     wanted = Filter(since, until or 0, service, source, outcome, alert, kinds)
-    write = _write_json if output == "jsonl" else _write_text
+    of_alert: list[Line] = []
+    tells = bool(alert) and output == "text"
+    write = of_alert.append if tells else _write_json if output == "jsonl" else _write_text
     damaged: list[Damaged] = []
+    near = ""
     with progress_bar() as progress:
         try:
             if paths:
                 found = _from_files(paths, wanted, write, damaged, progress)
             else:
                 settings = load_settings(os.environ, {})
-                found = asyncio.run(_from_service(url or service_url(settings), settings, wanted, write, progress))
+                place = url or service_url(settings)
+                found = asyncio.run(_from_service(place, settings, wanted, write, progress))
+                near = asyncio.run(_near(place, settings, alert)) if alert and not found else ""
         except SettingsInvalid as invalid:
             raise click.UsageError(str(invalid)) from None
         except BrokenPipeError:
@@ -112,10 +142,13 @@ def command(
         except (aiohttp.ClientError, TimeoutError, OSError, Refused) as error:
             click.echo(f"alertrouter: {str(error) or 'no answer in time'}", err=True)
             sys.exit(1)
+    if found and tells:
+        for line in story(of_alert):
+            click.echo(escaped(line, sys.stdout.encoding or "utf-8"))
     for each in damaged:
         click.echo(f"{each.place}: {each.reason}", err=True)
     if not found:
-        click.echo("nothing found", err=True)
+        click.echo(f"nothing found{near}", err=True)
     sys.exit(0 if found and not damaged else 1)
 
 
@@ -167,6 +200,22 @@ async def _from_service(
             if cursor:
                 progress.update(task, completed=int(cursor.partition("-")[0]) - wanted.since)
     return found
+
+
+async def _near(url: str, settings: Settings, alert: str) -> str:
+    """Which alerts that the service knows may be meant; "" for none."""
+    place = URL(f"{url.rstrip('/')}/api/v1/alerts/{quote(alert, safe='', errors='replace')}", encoded=True)
+    timeout = aiohttp.ClientTimeout(total=_REQUEST_S)
+    async with (
+        aiohttp.ClientSession(headers=token_header(settings), timeout=timeout) as session,
+        session.get(place, allow_redirects=False) as response,
+    ):
+        body = await response.read()
+    try:
+        closest = json.loads(body)["closest"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return escaped(f"; perhaps {' or '.join(map(str, closest))}") if closest else ""
 
 
 async def _pages(session: aiohttp.ClientSession, url: str, wanted: Filter) -> AsyncIterator[tuple[list[Line], str]]:
@@ -236,6 +285,12 @@ def _words(line: Line) -> Iterator[str]:
             yield "shadow rules differ: " + ", ".join(
                 f"{name} {live or 'none'} → {shadow or 'none'}" for name, (live, shadow) in line.differences.items()
             )
+        case SilenceAdded():
+            end = f"{datetime.fromtimestamp(line.ends_at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+            yield f"added by {line.owner} until {end}: {line.when or line.of_alert}"
+            yield line.reason
+        case SilenceEnded():
+            yield f"of {line.owner} ended by {line.by}" if line.by else f"of {line.owner} is over"
 
 
 def progress_bar() -> Progress:

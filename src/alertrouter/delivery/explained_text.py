@@ -97,6 +97,8 @@ def _would_happen(explained: Mapping[str, Any]) -> str:
 
 
 def _kept_by(explained: Mapping[str, Any], outcome: str) -> str:
+    if explained["rule"].startswith("silence:"):
+        return f"it is silenced ({_cut(explained['reason'])})"
     return f"rule {explained['rule']} {_KEPT[outcome]} it ({_cut(explained['reason'])})"
 
 

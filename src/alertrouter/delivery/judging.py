@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
 import structlog
+from msgspec.structs import replace
 
 from alertrouter import telemetry
-from alertrouter.alarms import SELF, SELF_DESTINATION
+from alertrouter.alarms import PAGE_TEST, SELF, SELF_DESTINATION
 from alertrouter.alert import Alert
 from alertrouter.enrich import Enriched, enrich
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION, evaluate
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Verdict
 
 T = TypeVar("T")
+#: Before the summary of a test page, whatever rules make of it.
+TEST_MARK = "TEST PAGE, nothing is wrong: "
 Counts = Mapping[CountQuery | CacheQuery, int | str | None]
 
 _log = structlog.get_logger()
@@ -24,10 +28,14 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ActiveRules:
-    """The rules in force and the literal routing key behind every destination they name. Replaced as one."""
+    """The rules in force and the literal routing key behind every destination they name. Replaced as one.
+
+    missing_keys:  where each routing key was to be found that is not there, by the service that names it.
+    """
 
     ruleset: Ruleset
     routing_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    missing_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def key_of(self, destination: str) -> str:
         """The routing key in force for `destination`: the default one where it has none of its own."""
@@ -45,8 +53,11 @@ def decide(alert: Alert, ruleset: Ruleset, now: int, counts: Counts | None, *, t
 
 
 def show(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
-    """What the responder sees."""
-    return _or_plain(alert, lambda: enrich(alert, decision, ruleset), _plain)
+    """What the responder sees. That a test page is one is said first, and no rule takes it away."""
+    shown = _or_plain(alert, lambda: enrich(alert, decision, ruleset), _plain)
+    if alert.source == PAGE_TEST:
+        shown = dataclasses.replace(shown, event=replace(shown.event, summary=TEST_MARK + shown.event.summary))
+    return shown
 
 
 def plain_decision(alert: Alert, destination: str = DEFAULT_DESTINATION) -> Decision:

@@ -240,7 +240,7 @@ class Worker:
         return Judged(
             record=record,
             outcome=plan.outcome,
-            rule=decision.rule,
+            rule=decision.rule or (decision.matched[-1] if decision.matched else ""),
             reason=decision.reason,
             service=decision.service,
             wake_at=plan.wake_at,

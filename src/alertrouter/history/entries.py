@@ -89,17 +89,38 @@ class LetterMoved(Happened, frozen=True, gc=False, omit_defaults=True, tag="lett
     reason: str = ""
 
 
-Entry = Heard | Duplicate | Ended | Sent | Differed | LetterMoved
+class SilenceAdded(Happened, frozen=True, gc=False, omit_defaults=True, tag="silence_added"):
+    """Somebody on call put a silence into force: who, why, to when, and for what. `id` is silence:<its id>."""
+
+    owner: str
+    reason: str
+    ends_at: int
+    when: str = ""
+    of_alert: str = ""
+
+
+class SilenceEnded(Happened, frozen=True, gc=False, omit_defaults=True, tag="silence_ended"):
+    """A silence is over: `by` ended it, or nobody did and its time was over."""
+
+    owner: str
+    by: str = ""
+    when: str = ""
+    of_alert: str = ""
+
+
+Entry = Heard | Duplicate | Ended | Sent | Differed | LetterMoved | SilenceAdded | SilenceEnded
 
 #: The values of `kind`.
-KINDS = ("heard", "duplicate", "ended", "sent", "shadow", "letter")
+KINDS = ("heard", "duplicate", "ended", "sent", "shadow", "letter", "silence_added", "silence_ended")
 #: The shape of each kind but the duplicates', by the fields of the stream.
-_SHAPES: Mapping[str, type[Heard | Ended | Sent | Differed | LetterMoved]] = {
+_SHAPES: Mapping[str, type[Heard | Ended | Sent | Differed | LetterMoved | SilenceAdded | SilenceEnded]] = {
     "heard": Heard,
     "ended": Ended,
     "sent": Sent,
     "shadow": Differed,
     "letter": LetterMoved,
+    "silence_added": SilenceAdded,
+    "silence_ended": SilenceEnded,
 }
 #: Fields of the stream that hold JSON.
 _NESTED = frozenset({"alert", "differences"})
@@ -138,7 +159,7 @@ class Filter:
     since, until:     by when it happened (ms); `until` is no part of it.
     service, outcome: only what was judged has them.
     source:           a sender with all its names, or one sender/name.
-    alert:            the alert's id.
+    alert:            the alert's id; silences of that alert go with it.
     """
 
     since: int = 0
@@ -158,7 +179,7 @@ class Filter:
             and (not self.until or entry.at < self.until)
             and (not self.service or getattr(entry, "service", "") == self.service)
             and (not self.outcome or outcome == self.outcome)
-            and (not self.alert or entry.id == self.alert)
+            and (not self.alert or self.alert in (entry.id, getattr(entry, "of_alert", "")))
             and (not self.source or entry.id.startswith((f"{self.source}:", f"{self.source}/")))
             and (not self.kinds or kind_of(entry) in self.kinds)
             and (not self.ends_only or outcome not in ("", Outcome.PENDING))

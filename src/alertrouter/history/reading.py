@@ -16,7 +16,16 @@ import msgspec
 
 from alertrouter.alert import Alert
 from alertrouter.errors import BadPayload
-from alertrouter.history.entries import Differed, Duplicate, Ended, Happened, LetterMoved, Sent
+from alertrouter.history.entries import (
+    Differed,
+    Duplicate,
+    Ended,
+    Happened,
+    LetterMoved,
+    Sent,
+    SilenceAdded,
+    SilenceEnded,
+)
 from alertrouter.sources import PARSERS
 
 STANDARD_INPUT = Path("-")
@@ -47,7 +56,7 @@ class _Webhook(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="web
     body: Any
 
 
-Line = Recorded | Duplicate | Ended | Sent | Differed | LetterMoved
+Line = Recorded | Duplicate | Ended | Sent | Differed | LetterMoved | SilenceAdded | SilenceEnded
 _decode: Callable[[bytes], Line | _Webhook] = cast(Any, msgspec.json.Decoder(Line | _Webhook).decode)
 
 

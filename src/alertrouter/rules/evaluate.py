@@ -31,6 +31,7 @@ from alertrouter.rules.model import (
 )
 from alertrouter.rules.moment import Moment, Wanted
 from alertrouter.rules.reasons import SHOWN_VALUE, cut
+from alertrouter.rules.silences import Silence
 from alertrouter.rules.templates import Extraction, Template, variables_of
 from alertrouter.rules.times import Instant
 
@@ -55,10 +56,11 @@ def evaluate(
     counts: Mapping[CountQuery | CacheQuery, int | str | None] | None = None,
     trace: bool = False,
 ) -> Decision:
-    """The decision for an alert at `now` (ms since the epoch): global rules, then the router, then the service's.
+    """The decision for an alert at `now` (ms since the epoch): global rules, then the router, the service's, silences.
 
     Later rules override what earlier ones set; annotations, links, details, what is notified and what is run add up. Every
-    rule sees the event as the ones before it left it. A drop is the end: no router is asked.
+    rule sees the event as the ones before it left it. A drop is the end: no router is asked. Silences are asked about
+    what the rules would deliver.
 
     counts: what thresholds count and cache variables remember, None for nothing; without it each counts 1 and nothing is
             remembered. At the first that is not in it evaluation stops, and the decision `wants` it. Only triggers
@@ -68,7 +70,9 @@ def evaluate(
     moment = Moment(now, counts, counted=alert.status is Status.FIRING)
     course = _Course(alert, ruleset, moment, [] if trace else None)
     try:
-        return course.decision(course.route())
+        service = course.route()
+        course.keep_silent()
+        return course.decision(service)
     except Wanted as wanted:
         return course.decision("", wants=wanted.queries)
 
@@ -141,6 +145,27 @@ class _Course:
         orchestration = orchestrations.get(f"service:{service}", orchestrations[UNROUTED])
         self.run(orchestration)
         return service if orchestration.kind == "service" else ""
+
+    def keep_silent(self) -> None:
+        """Suppress it where somebody on call has silenced it. What keeps it back otherwise stands."""
+        if self.verdict is not Verdict.DELIVER:
+            return
+        for silence in self.ruleset.silences:
+            takes = silence.takes(self.view, self.now, self.alert.id, self.dedup_key)
+            if self.trace is not None:
+                self.trace.append(RuleTrace("silences", START, silence.rule, takes, self._why_silent(silence)))
+            if takes:
+                self.verdict, self.rule, self.reason = Verdict.SUPPRESS, silence.rule, silence.why
+                self.now.changes_at(silence.ends_at)
+                return
+
+    def _why_silent(self, silence: Silence) -> str:
+        if silence.ends_at <= self.now.ms:
+            return "it is over"
+        condition = silence.condition
+        if condition is None:
+            return f"it is for {cut(silence.alert, SHOWN_VALUE)}"
+        return condition.evaluate(self.view, Moment(self.now.ms, self.now.counts, counted=self.now.counted)).why
 
     def decision(self, service: str, wants: tuple[CountQuery | CacheQuery, ...] = ()) -> Decision:
         """What has come of it so far, for the service that was chosen."""

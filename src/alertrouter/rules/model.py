@@ -16,6 +16,7 @@ from alertrouter.rules.index import Index, build_index
 from alertrouter.rules.moment import CacheQuery as CacheQuery
 from alertrouter.rules.moment import CacheWrite as CacheWrite
 from alertrouter.rules.moment import CountQuery as CountQuery
+from alertrouter.rules.silences import Silence
 from alertrouter.rules.templates import Extraction, Pattern, Template, Variable
 
 #: Where the router sends what no rule of its own wanted.
@@ -235,6 +236,7 @@ class Ruleset:
     version:        hash of the contents of the files in force.
     quarantined:    services whose file is faulty, with its problems as file:line:col. What they had before stays in
                     force; one of which no good version is known has no orchestration.
+    silences:       what people on call keep back at present, in the order in which they are asked; of no file.
     """
 
     services: Mapping[str, Service]
@@ -243,3 +245,4 @@ class Ruleset:
     destinations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     version: str = ""
     quarantined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    silences: tuple[Silence, ...] = ()

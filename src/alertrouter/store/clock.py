@@ -8,9 +8,13 @@ from alertrouter.store.store import AlertStore
 
 
 class RedisClock:
-    """The monotonic clock plus the offset to Redis' TIME, in ms since the epoch."""
+    """The monotonic clock plus the offset to Redis' TIME, in ms since the epoch.
+
+    skew_ms: how far this machine's wall clock was from Redis' when it was last measured.
+    """
 
     def __init__(self) -> None:
+        self.skew_ms = 0
         self._offset = time.time_ns() // 1_000_000 - _monotonic_ms()
 
     def __call__(self) -> int:
@@ -22,7 +26,8 @@ class RedisClock:
         redis_time = await store.time()
         after = _monotonic_ms()
         self._offset = redis_time - (before + after) // 2
-        return time.time_ns() // 1_000_000 - self()
+        self.skew_ms = time.time_ns() // 1_000_000 - self()
+        return self.skew_ms
 
 
 def _monotonic_ms() -> int:

@@ -29,9 +29,12 @@ def find_faults(info: Mapping[str, Any], appendfsync: str | None) -> dict[str, s
     faults = {}
     version = str(info.get("redis_version", ""))
     if version and _numbers(version) < _OLDEST:
-        faults["version"] = f"Redis is version {version}; alertrouter needs Redis 7.0 or later, or Valkey"
+        faults["version"] = (
+            f"Redis is version {version}, alertrouter needs Redis 7.0 or later, or Valkey; install it, or point "
+            "ALERTROUTER_REDIS_URL at one"
+        )
     if info.get("loading"):
-        faults["loading"] = "Redis is loading its data and accepts nothing until it is done"
+        faults["loading"] = "Redis is loading its data and accepts nothing until it is done; wait, it ends by itself"
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         faults["eviction"] = (

@@ -27,6 +27,8 @@ class Keys:
     bodies:   prefix of one zset per sender, of its unreadable bodies among the dead letters: `bodies` + sender
     noticed:  zset of senders by when somebody was last told that they cannot be understood (ms)
     history:  capped stream of what was heard, what was sent, and how alerts ended
+    silences: hash of what people on call keep back, id to JSON
+    tests:    zset of ids of test pages, by when each is to be resolved (ms)
     """
 
     alert: str
@@ -47,6 +49,8 @@ class Keys:
     bodies: str
     noticed: str
     history: str
+    silences: str
+    tests: str
 
 
 def keys_of(instance: str) -> Keys:
@@ -71,4 +75,6 @@ def keys_of(instance: str) -> Keys:
         bodies=tag + "bodies:",
         noticed=tag + "noticed",
         history=tag + "history",
+        silences=tag + "silences",
+        tests=tag + "tests",
     )

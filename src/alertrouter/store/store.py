@@ -16,7 +16,7 @@ from typing import Any, cast
 import msgspec
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from alertrouter.alarms import alarm
 from alertrouter.alert import Alert, CommonEvent, Severity, Status
@@ -58,6 +58,7 @@ _decode_alert = msgspec.json.Decoder(Alert).decode
 #: because what a script wrote before it failed stays written.
 _SCRIPTS = {
     "accept": "zset stream zset",
+    "add_silence": "hash stream",
     "adopt": "hash zset",
     "backlog": "zset set zset hash",
     "beat": "zset string",
@@ -67,6 +68,7 @@ _SCRIPTS = {
     "count": "zset hash zset",
     "drop_letters": "hash zset stream",
     "forget_noticed": "zset",
+    "end_silence": "hash stream",
     "judged": "zset zset set stream zset",
     "keep_body": "hash zset zset zset",
     "leave_incident": "set",
@@ -492,6 +494,42 @@ class AlertStore:
             await self._run("bury", keys, [now, id_, lease, _encode(letter)])
             return None
 
+    async def silences(self) -> dict[str, bytes]:
+        """Every silence as it was added, by id. Raises ForeignData where that key holds something else."""
+        async with _as_unavailable():
+            try:
+                found = await self._client.hgetall(self.keys.silences)
+            except ResponseError as error:
+                raise ForeignData(self.keys.silences) from error
+        return {id_.decode(): text for id_, text in found.items()}
+
+    async def add_silence(self, id_: str, text: bytes, entry: Mapping[str, str], *, most: int) -> bool:
+        """Put a silence into force, with its entry in the history; False where there are `most` already."""
+        keys = [self.keys.silences, self.keys.history]
+        fields = chain.from_iterable(entry.items())
+        return bool(await self._run("add_silence", keys, [id_, text, most, self._history_length, *fields]))
+
+    async def end_silence(self, id_: str, entry: Mapping[str, str]) -> bool:
+        """Take a silence out of force, with its entry in the history; False where it was not in force any more."""
+        keys = [self.keys.silences, self.keys.history]
+        fields = chain.from_iterable(entry.items())
+        return bool(await self._run("end_silence", keys, [id_, self._history_length, *fields]))
+
+    async def resolve_test_at(self, alert_id: str, at: int) -> None:
+        """Remember that a test page is to be resolved at `at` (ms), whoever began it lives or not."""
+        async with _as_unavailable():
+            await self._client.zadd(self.keys.tests, {alert_id: at})
+
+    async def tests_to_resolve(self, now: int) -> list[str]:
+        """Test pages whose time is over."""
+        async with _as_unavailable():
+            return [id_.decode() for id_ in await self._client.zrange(self.keys.tests, 0, now, byscore=True)]
+
+    async def forget_test(self, alert_id: str) -> None:
+        """A test page was resolved."""
+        async with _as_unavailable():
+            await self._client.zrem(self.keys.tests, alert_id)
+
     async def join_incident(self, record: Record, told: Told) -> None:
         """The alert is about to be told under a key that it shares with others."""
         async with _as_unavailable():
@@ -577,7 +615,8 @@ class AlertStore:
         if self._lost_at:
             warnings.append(
                 "Redis lost its state within the last 24 h: what was accepted and not yet sent is gone; find out what "
-                "emptied it"
+                "emptied it (FLUSHALL, a restart without appendonly, another server), and look in PagerDuty for "
+                "incidents that nothing resolves"
             )
         if self._replicas.waived:
             warnings.append(

@@ -36,17 +36,18 @@ def _what_it_takes(muted: Muting) -> str:
         return f"every alert {whose}that no rule wants"
     if not muted.rule.conditions:
         return f"every alert {whose}that comes here"
-    if any(_is_broad(condition.tree, of_service=of_service) for condition in muted.rule.conditions):
+    if any(is_broad(condition.tree, of_service=of_service) for condition in muted.rule.conditions):
         return "alerts of all kinds: its condition asks for nothing that tells them apart"
     return ""
 
 
-def _is_broad(node: Node, *, of_service: bool) -> bool:
+def is_broad(node: Node, *, of_service: bool) -> bool:
+    """Whether the condition asks for nothing that tells alerts apart; within one service, a time or a severity does."""
     match node:
         case Joined("or", parts):
-            return any(_is_broad(part, of_service=of_service) for part in parts)
+            return any(is_broad(part, of_service=of_service) for part in parts)
         case Joined("and", parts):
-            return all(_is_broad(part, of_service=of_service) for part in parts)
+            return all(is_broad(part, of_service=of_service) for part in parts)
         case Exists(path=Path(root="event", keys=keys)) if keys in _EVERY_ALERT_HAS:
             return True
         case MatchesRegex(pattern=pattern) if pattern in _ANYTHING:
