@@ -411,6 +411,7 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
     assert settings.pagerduty_routing_key is not None
     default = settings.pagerduty_routing_key.get_secret_value()
     keys = {DEFAULT_DESTINATION: default}
+    limits: dict[str, list[int]] = {}
     if settings.pagerduty_self_routing_key is not None:
         keys[SELF_DESTINATION] = settings.pagerduty_self_routing_key.get_secret_value()
     if settings.pagerduty_fallback_routing_key is not None:
@@ -422,4 +423,8 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
         if key is None:
             _log.warning("a service's routing key is not there; its alerts go to the default key", service=service.name)
         keys[f"pagerduty:{service.name}"] = key or default
-    return ActiveRules(ruleset, MappingProxyType(keys))
+        if key is not None and service.calls_per_minute is not None:
+            # services that share a key share its limit: the strictest that any of them names; 0 is none
+            limits.setdefault(key, []).append(service.calls_per_minute)
+    own_limits = {key: min(filter(None, named), default=0) for key, named in limits.items()}
+    return ActiveRules(ruleset, MappingProxyType(keys), MappingProxyType(own_limits))

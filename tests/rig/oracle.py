@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from alertrouter.alarms import SELF
+from alertrouter.alarms import OUR_OWN
 from alertrouter.alert import Status
 from alertrouter.record import REPAIR_AFTER_MS
 from tests.rig.ledger import Heard
@@ -105,7 +105,7 @@ def judge(
         _judge_episodes(found, news, sends, ends, grace_ms, in_flight_ms, late_ms)
         _judge_order(found, news, sends, past_redis)
     for dedup_key, sends in told.items():
-        if not dedup_key.startswith(f"{SELF}:"):  # alarms about alertrouter itself
+        if dedup_key.partition(":")[0] not in OUR_OWN:  # alarms about alertrouter itself, and digests
             found.add("unexplained", f"{len(sends)} calls for {dedup_key}, which nobody sent")
             found.add("false_pages", f"{dedup_key}: nobody sent it", sum(call.result == "opened" for call in sends))
     return Verdict(accepted=accepted, examples=dict(found.examples), **found.counts)
