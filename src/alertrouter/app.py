@@ -17,6 +17,7 @@ from aiohttp import web
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION
 from alertrouter.alert import Alert
+from alertrouter.delivery.bounds import Bounds
 from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
 from alertrouter.delivery.intake import Intake
@@ -46,6 +47,7 @@ from alertrouter.web.webhooks import Webhooks
 _MEASURE_CLOCK_EVERY_S = 30.0
 _LOOK_AT_REDIS_EVERY_S = 60.0
 _TRIM_HISTORY_EVERY_S = 60.0
+_LOOK_AT_BOUNDS_EVERY_S = 2.0
 _LOOK_AGAIN_S = 2.0
 _START_AGAIN_AFTER_S = 1.0
 _END_REQUESTS_WITHIN_S = 5.0
@@ -90,9 +92,15 @@ class Service:
             on_away=lambda: self.intake.redis_failed(),
             on_judged=self.shadow.heard if self.shadow else lambda *_: None,
         )
+        self.bounds = Bounds(store, clock, settings.max_pending)
         direct = DirectPath(pagerduty, lambda: self.rules, clock, journal)
         self.intake = Intake(
-            store, direct, clock, fail_open=settings.fail_open, replicated=settings.redis_url is not None
+            store,
+            direct,
+            clock,
+            fail_open=settings.fail_open,
+            replicated=settings.redis_url is not None,
+            refuses=self.bounds.refuses,
         )
         self._reloading = asyncio.Lock()
         self.url = ""
@@ -184,11 +192,19 @@ class Service:
         sharing = await self.store.sharing(asked, self.rules.routing_keys)
         return sharing[:5] or await asyncio.to_thread(closest, asked, await self.store.some_ids())
 
+    async def watch_bounds(self) -> None:
+        """See how full everything is."""
+        while True:
+            with suppress(StoreUnavailable):  # said by /-/ready
+                await self.bounds.look()
+            await asyncio.sleep(_LOOK_AT_BOUNDS_EVERY_S)
+
     async def keep_history_short(self) -> None:
-        """Let go of what is older than the retention."""
+        """Let go of what is older than the retention, and of what nobody was told of and nobody heard again."""
         while True:
             with suppress(StoreUnavailable):
                 await self.store.trim_history(self._clock() - self._settings.retention)
+                await self.store.sweep(self._clock())
             await asyncio.sleep(_TRIM_HISTORY_EVERY_S)
 
     def warnings(self) -> Sequence[str]:
@@ -196,6 +212,7 @@ class Service:
         return [
             *self.intake.warnings(),
             *self.store.warnings(),
+            *self.bounds.warnings(),
             *(self.health.warnings if self.health is not None else ()),
             *(
                 [f"the history cannot be written to ALERTROUTER_HISTORY_PATH: {self.history_writer.problem}"]
@@ -316,6 +333,7 @@ async def running(
             "watching the rules": service.keep_rules,
             "watching Redis": service.intake.watch,
             "trimming the history": service.keep_history_short,
+            "watching the bounds": service.watch_bounds,
         }
         if service.history_writer is not None:
             duties["writing the history"] = service.history_writer.run

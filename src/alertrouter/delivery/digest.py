@@ -25,6 +25,8 @@ _LOOK_EVERY_MS = 5_000
 _TELL_EVERY_MS = 60_000
 #: It is a storm when more waits than 60 s of the limit take, until less does than 20 s take.
 _ENDS_BELOW = 20 / 60
+#: Digests take no more of a key's calls than one in this many: the rest is their members'. A limit below has none.
+_ONE_IN = 4
 #: The service of alerts that reached only the catch-all; no other can be named so.
 _UNROUTED = "unrouted"
 
@@ -69,15 +71,26 @@ class Tally:
         return next(severity for severity in Severity if self.numbers.get(severity))
 
 
-def find_storms(seen: Storms, limits: Limits) -> frozenset[str]:
-    """The queues in a storm: longer than a minute of their limit takes, or lately so and not below 20 s of it yet."""
+def find_storms(seen: Storms, limits: Limits) -> Mapping[str, int]:
+    """The queues in a storm, and the limit of each.
+
+    They are longer than a minute of their limit takes, or were so and are not below 20 s of it yet.
+    """
     own = limits.by_queue()
-    found = set()
+    found = {}
     for queue, size in seen.sizes.items():
         limit = own.get(queue, limits.calls_per_minute)
-        if limit and size > (limit * _ENDS_BELOW if queue in seen.storms else limit):
-            found.add(queue)
-    return frozenset(found)
+        if limit >= _ONE_IN and size > (limit * _ENDS_BELOW if queue in seen.storms else limit):
+            found[queue] = limit
+    return found
+
+
+def choose(found: Iterable[Tally], seen: Storms, storms: Mapping[str, int], now: int) -> list[Tally]:
+    """Whose digest is to be told now: those that have none yet first, then the worst, then the largest."""
+    due = [each for each in found if now >= seen.digests.get(each.service, 0) + _TELL_EVERY_MS]
+    order = list(Severity)
+    due.sort(key=lambda each: (seen.digests.get(each.service, 0), order.index(each.worst), -each.number))
+    return due[: sum(limit // _ONE_IN for limit in storms.values())]
 
 
 def tally(gathered: Iterable[Gathered]) -> list[Tally]:
@@ -168,15 +181,15 @@ class Digests:
             return False
         return bool(told or ended)
 
-    async def _tell(self, seen: Storms, storms: frozenset[str], now: int) -> Sequence[str]:
+    async def _tell(self, seen: Storms, storms: Mapping[str, int], now: int) -> Sequence[str]:
         """Tell of every service that something waits for. Returns them."""
-        ended = seen.storms - storms
-        if not (storms - seen.storms) and not (storms and now >= seen.gathered_at + _TELL_EVERY_MS):
+        ended = seen.storms - storms.keys()
+        if not (storms.keys() - seen.storms) and not (storms and now >= seen.gathered_at + _TELL_EVERY_MS):
             if ended:
                 await self._store.note_storms((), ended, seen.gathered_at)
             return ()
         gathered = [each for queue in sorted(storms) for each in await self._store.gather(queue)]
-        told = [each for each in tally(gathered) if now >= seen.digests.get(each.service, 0) + _TELL_EVERY_MS]
+        told = choose(tally(gathered), seen, storms, now)
         for each in told:
             _log.warning(
                 "more waits than the call limit lets go in a minute", service=each.service, waiting=each.number
