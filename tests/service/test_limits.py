@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from alertrouter.alert import Severity
 from alertrouter.app import _active
 from alertrouter.delivery.worker import Worker
+from alertrouter.destinations.pagerduty import Outcome, PagerDuty, TryAgain
 from alertrouter.settings import load_settings
 from tests.alerts import MINUTE, SECOND, make_alert
 from tests.service.conftest import DEFAULT_KEY, SEARCH_KEY, Rig
@@ -181,6 +182,45 @@ async def test_the_pause_is_bounded(rig: Rig, asked: int, pause_ms: int) -> None
     assert len(rig.sandbox.calls) == 1
     await rig.settle(1)
     assert [call.status for call in rig.sandbox.calls] == [429, 202]
+
+
+# --- a PagerDuty that is down ----------------------------------------------------------------------------------------
+
+
+async def test_when_pagerduty_is_back_the_most_urgent_goes_first_and_within_seconds(rig: Rig) -> None:
+    limit(rig, 20)
+    rig.sandbox.fail(503, times=1_000_000)
+    severities = ("info", "warning", "error", "critical")
+    await rig.hear(*(make_alert(f"{severity}-{n}", severity=severity) for n in range(8) for severity in severities))
+    await minutes(rig, 10)
+    assert len(rig.sandbox.calls) < 20 + 10 * 12 + 5, "one try every five seconds"
+    failed = len(calls(rig))
+    rig.sandbox.heal()
+    await rig.settle(5 * SECOND)
+    assert len(calls(rig)[failed:]) >= 7, "what failed took few of the calls"
+    await minutes(rig, 4)
+    sent = [key.removeprefix("alertmanager:").split("-")[0] for _, _, key in calls(rig)[failed:]]
+    assert sorted(sent, key=severities.index, reverse=True) == sent
+    assert Counter(sent) == dict.fromkeys(severities, 8)
+
+
+async def test_an_alert_that_only_fails_itself_keeps_no_other_waiting(rig: Rig) -> None:
+    """It is the most urgent of all; what is behind it gets through, by another try."""
+    poison = make_alert("poison")
+    client = rig.worker._pagerduty
+
+    class Line:
+        """Fails for the one alert, and lets the others through."""
+
+        async def send(self, body: bytes) -> Outcome:
+            return TryAgain("HTTP 500", None, ambiguous=False) if b"poison" in body else await client.send(body)
+
+    rig.worker = Worker(rig.store, cast(PagerDuty, Line()), lambda: rig.active, rig.clock)
+    await rig.hear(poison)
+    await minutes(rig, 5)
+    await rig.hear(*(make_alert(f"a{n}", severity="info") for n in range(6)))
+    await minutes(rig, 1)
+    assert {key for (_, key) in rig.sandbox._api.alerts} == {f"alertmanager:a{n}" for n in range(6)}
 
 
 # --- digests ---------------------------------------------------------------------------------------------------------

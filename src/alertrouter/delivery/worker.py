@@ -98,6 +98,8 @@ class Worker:
         self._due = asyncio.Event()
         self._waiting = asyncio.Event()
         self._storming = asyncio.Event()
+        # what is being judged may be critical: nothing else is claimed to be sent meanwhile
+        self._claiming = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._drain_s = 0.0
         self._began: dict[asyncio.Event, float] = {}
@@ -224,9 +226,11 @@ class Worker:
             except StoreUnavailable:
                 self._rules_changed = True
                 raise
-        records, next_due = await self._store.claim_due(now, _JUDGE_AT_ONCE)
+        async with self._claiming:
+            records, next_due = await self._store.claim_due(now, _JUDGE_AT_ONCE)
+            if records:
+                await self._store.judged([await self._judge(record, now) for record in records], now)
         if records:
-            await self._store.judged([await self._judge(record, now) for record in records], now)
             self._waiting.set()
             self._due.set()  # there may be more, or something due at once
         return _pause(next_due, now)
@@ -303,8 +307,9 @@ class Worker:
             return _IDLE_S  # the end of any send wakes us
         if self._held():
             return _HELD_S
-        now = self._clock()
-        claims, next_call = await self._store.claim_sends(now, free, self._calls_per_minute, self._rules().own_limits)
+        async with self._claiming:
+            now, own_limits = self._clock(), self._rules().own_limits
+            claims, next_call = await self._store.claim_sends(now, free, self._calls_per_minute, own_limits)
         for claim in claims:
             task = asyncio.create_task(self._send(claim))
             self._in_flight.add(task)

@@ -14,6 +14,7 @@ class Keys:
     waiting:  set of routing keys, each by a hash of it, that have sends waiting
     wait:     prefix of one zset per routing key, sends by rank and age: `wait` + a hash of it
     paused:   zset of routing keys, each by a hash of it, by when they may be called again (ms): PagerDuty asked for it
+    failing:  hash of routing keys, each by a hash of it, by how many calls failed since the last that did not
     calls:    prefix of one zset per routing key, the calls of the last 60 s: `calls` + a hash of it
     owners:   zset of workers by their last heartbeat (ms)
     leases:   prefix of one zset per worker, its leases by their end (ms): `leases` + owner
@@ -35,6 +36,7 @@ class Keys:
     waiting: str
     wait: str
     paused: str
+    failing: str
     calls: str
     owners: str
     leases: str
@@ -60,6 +62,7 @@ def keys_of(instance: str) -> Keys:
         waiting=tag + "waiting",
         wait=tag + "wait:",
         paused=tag + "paused",
+        failing=tag + "failing",
         calls=tag + "calls:",
         owners=tag + "owners",
         leases=tag + "leases:",

@@ -40,6 +40,10 @@ MOST_TAKEOVERS = 5
 WINDOW_SLACK_MS = 15_000
 #: A late copy of an episode already resolved waits this long for its own resolve.
 LATE_COPY_HOLD_MS = 30_000
+#: So many failed calls by one routing key, whatever their alerts, and PagerDuty is down for it: then it is tried with one
+#: call at a time, this often, so that the most urgent goes first, and within seconds, when it is back.
+FAILURES_IN_A_ROW = 5
+TRY_EVERY_MS = 5_000
 CLOSED_LIFETIME_MS = 24 * 3600 * 1000
 #: What was never sent is forgotten when it has not been heard of for that long.
 FORGOTTEN_AFTER_MS = 48 * 3600 * 1000
@@ -70,7 +74,7 @@ _SCRIPTS = {
     "beat": "zset string",
     "bury": "zset hash",
     "claim_due": "zset zset zset hash",
-    "claim_sends": "set zset string zset zset zset",
+    "claim_sends": "set zset string zset zset zset hash",
     "count": "zset hash zset",
     "digest_over": "set",
     "gather": "zset",
@@ -81,7 +85,7 @@ _SCRIPTS = {
     "recall": "zset zset",
     "repair_members": "set zset",
     "replay": "zset stream zset",
-    "settle": "zset zset hash stream zset zset",
+    "settle": "zset zset hash stream zset zset hash",
     "storms": "set hash hash",
     "sweep": "zset stream",
 }
@@ -502,9 +506,10 @@ class AlertStore:
         # a master that was split off must not send what its successor knows nothing of, or nobody would resolve it
         answer = await self._run_confirmed(
             "claim_sends",
-            [keys.waiting, self._leases, keys.fence, keys.owners, keys.due, keys.paused],
+            [keys.waiting, self._leases, keys.fence, keys.owners, keys.due, keys.paused, keys.failing],
             [
                 *(now, LEASE_MS, most, calls_per_minute, self._turn, keys.alert, keys.wait, keys.calls, self.owner),
+                *(FAILURES_IN_A_ROW, TRY_EVERY_MS, _RANK_STEP),
                 *own,
             ],
         )
@@ -630,7 +635,7 @@ class AlertStore:
             list[int],
             await self._run(
                 "settle",
-                [keys.due, self._leases, keys.dead, keys.history, keys.parked, keys.paused],
+                [keys.due, self._leases, keys.dead, keys.history, keys.parked, keys.paused, keys.failing],
                 [
                     max(now for _, now in batch),
                     keys.alert,
@@ -638,6 +643,7 @@ class AlertStore:
                     CLOSED_LIFETIME_MS,
                     self._history_length,
                     keys.calls,
+                    FAILURES_IN_A_ROW,
                     *chain.from_iterable(
                         (
                             item.claim.record.id,

@@ -1,7 +1,7 @@
 -- settle: put down how sends ended and give their leases back.
--- KEYS  1 due  2 this worker's leases  3 dead letters  4 history  5 parked  6 paused
+-- KEYS  1 due  2 this worker's leases  3 dead letters  4 history  5 parked  6 paused  7 failing
 -- ARGV  1 now  2 prefix of records  3 repair after (ms)  4 lifetime of a closed record (ms)
---       5 history length, 0 for none  6 prefix of calls
+--       5 history length, 0 for none  6 prefix of calls  7 failures in a row after which a routing key is only tried
 --       then per send 20: id, destination, fence, result (delivered|again|changed|refused|released), state told, version told (or refused),
 --       version claimed, outcome of that version, closed (0|1), wake_at, not_before,
 --       ambiguous (0|1), detail, rung, rerouted (0|1), routing key ('' keeps the one in use), what its call limit is
@@ -11,7 +11,7 @@
 --       unsure, and repaired later).
 local now, record_prefix, repair_after = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local results = {}
-for at = 6, #ARGV - 1, 20 do
+for at = 7, #ARGV - 1, 20 do
   local id, destination, fence, result = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local state, told_version, version, outcome = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8]
   local closed, wake_at, not_before = ARGV[at + 9], ARGV[at + 10], ARGV[at + 11]
@@ -24,7 +24,16 @@ for at = 6, #ARGV - 1, 20 do
     told .. 'rerouted', told .. 'limited_as', 'status')
   -- PagerDuty counts a call when it arrives, which was not before now less the time it took
   if f[8] then redis.call('ZADD', ARGV[6] .. f[8], 'XX', ARGV[1], fence) end
-  if paused_until ~= '0' and f[8] then redis.call('ZADD', KEYS[6], 'GT', paused_until, f[8]) end
+  if paused_until ~= '0' and f[8] then
+    redis.call('ZADD', KEYS[6], 'GT', paused_until, f[8])
+  elseif result == 'again' and f[8] then
+    -- whatever is sent fails, and not this alert: it keeps its place among the others, who wait with it
+    if redis.call('HINCRBY', KEYS[7], f[8], 1) >= tonumber(ARGV[7]) then wake_at, not_before = ARGV[1], '0' end
+  elseif result ~= 'released' and f[8] then
+    local failures = redis.call('HGET', KEYS[7], f[8])
+    if failures then redis.call('HDEL', KEYS[7], f[8]) end
+    if failures and tonumber(failures) >= tonumber(ARGV[7]) then redis.call('ZREM', KEYS[6], f[8]) end
+  end
   local is_held = f[2] == fence
   if ARGV[5] ~= '0' and result ~= 'released' then
     local entry = {'kind', 'sent', 'id', id, 'at', ARGV[1], 'version', version, 'destination', destination,
