@@ -358,7 +358,9 @@ def _problem(shape: type[Shape], document: Document, detail: ErrorDetails) -> Pr
         case "missing":
             check = "missing-catch-all" if name == "catch_all" else "syntax"
             return document.problem(path, f"`{name}` is missing{_EXAMPLES.get(name, '')}", check)
-        case _ if "routing_key" in path and path[-1] != "calls_per_minute":
+        case _ if path[-2:] == ("routing_key", "calls_per_minute"):
+            return document.problem(path, "`calls_per_minute` is a whole number; 0 is no limit")
+        case _ if "routing_key" in path:
             # Never repeat what stands there: it may be the key.
             remedy = "name where the key is found, never the key: `{env: PD_KEY_PAYMENT}` or `{file: /run/secrets/pd}`"
             return document.problem(path, remedy)
