@@ -1,4 +1,4 @@
-"""Alerts about ourselves. They go through the store like any other, past the rules, to the key of `pagerduty:self`."""
+"""Alerts of our own. Those about ourselves go through the store like any other, past the rules, to the key of `pagerduty:self`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from alertrouter.alert import Alert, CommonEvent, Severity, Status
 
 #: The sender of alerts about ourselves: no webhook can name it, because no parser does.
 SELF = "alertrouter"
+#: The sender of digests, one for each service that many alerts wait for.
+DIGEST = "digest"
+#: What is of these senders was heard from nobody: rules do not judge it, and it is not replayed.
+OUR_OWN = frozenset({SELF, DIGEST})
 #: Where they go: the routing key of our own service, or the default one where it has none.
 SELF_DESTINATION = "pagerduty:self"
 #: The sender of test pages, which no webhook can name either; they go through the rules.

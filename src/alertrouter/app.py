@@ -18,6 +18,7 @@ from aiohttp import web
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION
 from alertrouter.alert import Alert
+from alertrouter.delivery.bounds import Bounds
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
 from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
@@ -53,6 +54,7 @@ from alertrouter.web.webhooks import Webhooks
 _MEASURE_CLOCK_EVERY_S = 30.0
 _LOOK_AT_REDIS_EVERY_S = 60.0
 _TRIM_HISTORY_EVERY_S = 60.0
+_LOOK_AT_BOUNDS_EVERY_S = 2.0
 _LOOK_AGAIN_S = 2.0
 _START_AGAIN_AFTER_S = 1.0
 _END_REQUESTS_WITHIN_S = 5.0
@@ -100,9 +102,15 @@ class Service:
             on_away=lambda: self.intake.redis_failed(),
             on_judged=self.shadow.heard if self.shadow else lambda *_: None,
         )
+        self.bounds = Bounds(store, clock, settings.max_pending)
         direct = DirectPath(pagerduty, lambda: self.rules, clock, journal)
         self.intake = Intake(
-            store, direct, clock, fail_open=settings.fail_open, replicated=settings.redis_url is not None
+            store,
+            direct,
+            clock,
+            fail_open=settings.fail_open,
+            replicated=settings.redis_url is not None,
+            refuses=self.bounds.refuses,
         )
         self.dead_letters = DeadLetters(store, clock, self.worker.wake)
         self.unreadable = Unreadable(store, self.accept, clock)
@@ -223,11 +231,19 @@ class Service:
         sharing = await self.store.sharing(asked, self.rules.routing_keys)
         return sharing[:5] or await asyncio.to_thread(closest, asked, await self.store.some_ids())
 
+    async def watch_bounds(self) -> None:
+        """See how full everything is."""
+        while True:
+            with suppress(StoreUnavailable):  # said by /-/ready
+                await self.bounds.look()
+            await asyncio.sleep(_LOOK_AT_BOUNDS_EVERY_S)
+
     async def keep_history_short(self) -> None:
-        """Let go of what is older than the retention."""
+        """Let go of what is older than the retention, and of what nobody was told of and nobody heard again."""
         while True:
             with suppress(StoreUnavailable):
                 await self.store.trim_history(self._clock() - self._settings.retention)
+                await self.store.sweep(self._clock())
             await asyncio.sleep(_TRIM_HISTORY_EVERY_S)
 
     def warnings(self) -> Sequence[str]:
@@ -236,6 +252,7 @@ class Service:
             *self.intake.warnings(),
             *self.store.warnings(),
             *self.letter_keeper.warnings(),
+            *self.bounds.warnings(),
             *(self.health.warnings if self.health is not None else ()),
             *(
                 [
@@ -413,6 +430,7 @@ async def running(
             "keeping dead letters within bounds": service.letter_keeper.run,
             "looking for silences": service.silences.watch,
             "resolving test pages": service.page_tests.watch,
+            "watching the bounds": service.watch_bounds,
         }
         if service.history_writer is not None:
             duties["writing the history"] = service.history_writer.run
@@ -508,6 +526,7 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
     assert settings.pagerduty_routing_key is not None
     default = settings.pagerduty_routing_key.get_secret_value()
     keys, missing = {DEFAULT_DESTINATION: default}, {}
+    limits: dict[str, list[int]] = {}
     if settings.pagerduty_self_routing_key is not None:
         keys[SELF_DESTINATION] = settings.pagerduty_self_routing_key.get_secret_value()
     if settings.pagerduty_fallback_routing_key is not None:
@@ -520,4 +539,8 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
             _log.warning("a service's routing key is not there; its alerts go to the default key", service=service.name)
             missing[service.name] = service.routing_key.env or service.routing_key.file or ""
         keys[f"pagerduty:{service.name}"] = key or default
-    return ActiveRules(ruleset, MappingProxyType(keys), MappingProxyType(missing))
+        if key is not None and service.calls_per_minute is not None:
+            # services that share a key share its limit: the strictest that any of them names; 0 is none
+            limits.setdefault(key, []).append(service.calls_per_minute)
+    own_limits = {key: min(filter(None, named), default=0) for key, named in limits.items()}
+    return ActiveRules(ruleset, MappingProxyType(keys), MappingProxyType(missing), MappingProxyType(own_limits))

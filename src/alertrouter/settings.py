@@ -55,6 +55,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
     max_in_flight: int = Field(default=64, ge=1, le=1024)
+    max_pending: int = Field(default=200_000, ge=1000)
     dedup_mode: Literal["rolling", "fixed"] = "rolling"
     dedup_window: int = 5 * 60_000
     resend_after: int = 4 * 3600_000

@@ -97,6 +97,18 @@ DEAD_LETTERS_LET_GO = Counter(
     ["to"],
     registry=REGISTRY,
 )
+BOUND_SHARE = Gauge(
+    "alertrouter_bound_share",
+    "How full what is bounded is, from 0 to 1: pending, redis-memory, dead-letters. Alerts are refused from 0.8.",
+    ["bound"],
+    registry=REGISTRY,
+)
+ALERTS_REFUSED = Counter(
+    "alertrouter_alerts_refused_total",
+    "Alerts that there was no room for: their sender was asked to try again.",
+    ["severity"],
+    registry=REGISTRY,
+)
 REDIS_UP = Gauge("alertrouter_redis_up", "1 if Redis answered when it was last asked.", registry=REGISTRY)
 REDIS_CLOCK_SKEW = Gauge(
     "alertrouter_redis_clock_skew_seconds", "This machine's clock minus Redis' clock.", registry=REGISTRY

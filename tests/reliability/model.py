@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -262,9 +262,11 @@ class WatchedStore(AlertStore):
             self._machine.look_at_takeover(record)
         return records, next_due
 
-    async def claim_sends(self, now: int, most: int, calls_per_minute: int) -> tuple[list[Claim], int]:
+    async def claim_sends(
+        self, now: int, most: int, calls_per_minute: int, own_limits: Mapping[str, int] = MappingProxyType({})
+    ) -> tuple[list[Claim], int]:
         """One lease at a time for each alert and destination."""
-        claims, next_call = await super().claim_sends(now, most, calls_per_minute)
+        claims, next_call = await super().claim_sends(now, most, calls_per_minute, own_limits)
         self._machine.beats[self.owner] = now
         for claim in claims:
             self._machine.look_at_claim(claim, self.owner, now)
@@ -517,7 +519,7 @@ class Machine(RuleBasedStateMachine):
                 book.open.pop(key, None)
             return Refused(400, "Event object is invalid", Objection(fault[4:]))
         if fault == "429":
-            return TryAgain("HTTP 429", 30 * SECOND, ambiguous=False)
+            return TryAgain("HTTP 429", 30 * SECOND, ambiguous=False, throttled=True)
         if fault == "500":
             return TryAgain("HTTP 500", None, ambiguous=False)
         if action == "trigger":

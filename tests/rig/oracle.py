@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
 
-from alertrouter.alarms import SELF
+from alertrouter.alarms import OUR_OWN
 from alertrouter.alert import Severity, Status
 from alertrouter.record import REPAIR_AFTER_MS
 from tests.rig.ledger import Heard
@@ -117,7 +117,7 @@ def judge(
     for news, sends, episode in unreached:
         _judge_unreached(found, turns, news, sends, ends, episode, grace_ms, in_flight_ms)
     for dedup_key, sends in told.items():
-        if not dedup_key.startswith(f"{SELF}:"):  # alarms about alertrouter itself
+        if dedup_key.partition(":")[0] not in OUR_OWN:  # alarms about alertrouter itself, and digests
             found.add("unexplained", f"{len(sends)} calls for {dedup_key}, which nobody sent")
             found.add("false_pages", f"{dedup_key}: nobody sent it", sum(call.result == "opened" for call in sends))
     return Verdict(accepted=accepted, examples=dict(found.examples), **found.counts)

@@ -8,13 +8,24 @@ from redis.asyncio import Redis
 from alertrouter.alert import Status
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import News, Outcome, Record, State
-from alertrouter.store.store import MOST_TAKEOVERS, AlertStore, Claim, Judged, Queued, Result, Settlement
+from alertrouter.store.store import (
+    MOST_TAKEOVERS,
+    AlertStore,
+    Claim,
+    Judged,
+    Queued,
+    Result,
+    Settlement,
+    limited_as,
+)
 from tests.alerts import MINUTE, NIGHT, SECOND, make_alert
 from tests.store.conftest import MakeStore
 
 PAGERDUTY = "pagerduty:default"
 SEARCH = "pagerduty:search-service"
 KEY = "k" * 32
+QUEUE = limited_as(KEY)
+OTHER_KEY = "o" * 32
 
 
 def to_send(record: Record, *sends: tuple[str, int, str, str]) -> Judged:
@@ -184,7 +195,7 @@ async def test_the_call_limit_slides(store: AlertStore) -> None:
     await store.judged([to_send(record) for record in records], NIGHT)
     assert len((await store.claim_sends(NIGHT, 2, 3))[0]) == 2
     claims, next_call = await store.claim_sends(NIGHT + 10 * SECOND, 5, 3)
-    assert (len(claims), next_call) == (1, 0)
+    assert (len(claims), next_call) == (1, NIGHT + MINUTE)
     assert await store.claim_sends(NIGHT + 20 * SECOND, 5, 3) == ([], NIGHT + MINUTE)
     assert len((await store.claim_sends(NIGHT + MINUTE, 5, 3))[0]) == 2
     assert len((await store.claim_sends(NIGHT + MINUTE, 5, 0))[0]) == 5, "0 means no limit"
@@ -203,7 +214,7 @@ async def test_two_destinations_with_one_routing_key_share_its_limit(store: Aler
 async def test_one_destinations_backlog_does_not_starve_another(store: AlertStore) -> None:
     await store.accept([make_alert(str(n)) for n in range(101)], NIGHT)
     records, _ = await store.claim_due(NIGHT, 200)
-    lonely = to_send(records[0], (SEARCH, 4, KEY, ""))
+    lonely = to_send(records[0], (SEARCH, 4, OTHER_KEY, ""))
     await store.judged([lonely, *(to_send(record) for record in records[1:])], NIGHT)
     claims, _ = await store.claim_sends(NIGHT, 10, 0)
     assert sum(claim.destination == SEARCH for claim in claims) == 1
@@ -260,8 +271,8 @@ async def test_two_workers_that_judged_the_same_never_both_send(make_store: Make
 async def test_a_send_that_waits_is_not_leased_under_a_running_one(make_store: MakeStore, client: Redis) -> None:
     mine, theirs = make_store(), make_store()
     claim = await claimed(mine)
-    await client.zadd(mine.keys.wait + PAGERDUTY, {claim.record.id: 0})
-    await client.sadd(mine.keys.waiting, PAGERDUTY)
+    await client.zadd(mine.keys.wait + QUEUE, {f"{PAGERDUTY}\tpayment\t{claim.record.id}": 0})
+    await client.sadd(mine.keys.waiting, QUEUE)
     assert (await theirs.claim_sends(NIGHT, 10, 0))[0] == []
     assert (await theirs.claim_due(NIGHT, 10))[1] == claim.lease_until, "looked at again when that lease has ended"
 
@@ -395,12 +406,12 @@ async def test_a_call_counts_from_when_it_arrived(store: AlertStore) -> None:
 
 
 async def test_foreign_data_in_a_wait_queue_loses_nothing(store: AlertStore, client: Redis) -> None:
-    await client.lpush(store.keys.wait + PAGERDUTY, "foreign")
+    await client.lpush(store.keys.wait + QUEUE, "foreign")
     await store.accept([make_alert("a"), make_alert("b")], NIGHT)
     records, _ = await store.claim_due(NIGHT, 10)
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         await store.judged([to_send(record) for record in records], NIGHT)
-    await client.delete(store.keys.wait + PAGERDUTY)
+    await client.delete(store.keys.wait + QUEUE)
     later = NIGHT + 20 * SECOND
     names = set()
     for _ in range(3):
@@ -414,10 +425,10 @@ async def test_news_that_cannot_leave_its_queue_is_heard_again(store: AlertStore
     await claimed(store)
     await store.accept([make_alert(severity="error")], NIGHT + 1)
     [record], _ = await store.claim_due(NIGHT + 1, 10)
-    await store.judged([to_send(record, (SEARCH, 0, KEY, ""))], NIGHT + 1)
-    await client.delete(store.keys.wait + SEARCH)
-    await client.lpush(store.keys.wait + SEARCH, "foreign")
+    await store.judged([to_send(record, (SEARCH, 0, OTHER_KEY, ""))], NIGHT + 1)
+    await client.delete(store.keys.wait + limited_as(OTHER_KEY))
+    await client.lpush(store.keys.wait + limited_as(OTHER_KEY), "foreign")
     with pytest.raises(StoreUnavailable):
         await store.accept([make_alert(severity="info")], NIGHT + 2)
-    await client.delete(store.keys.wait + SEARCH)
+    await client.delete(store.keys.wait + limited_as(OTHER_KEY))
     assert await store.next_due() == NIGHT + 2, "half heard, it is looked at all the same"

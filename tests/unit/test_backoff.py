@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alertrouter.delivery.backoff import delay_ms
+from alertrouter.delivery.backoff import delay_ms, pause_ms
 
 JUST_UNDER_ONE = 1 - 2**-53
 
@@ -38,3 +38,11 @@ def test_no_delay_leaves_its_bounds(attempt: int, retry_after_ms: int | None, rn
     delay = delay_ms(attempt, retry_after_ms, rnd)
     assert 100 <= delay <= 600_000
     assert delay >= min(retry_after_ms or 0, 600_000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "pause"),
+    [(None, 1_000), (0, 1_000), (999, 1_000), (30_000, 30_000), (600_000, 600_000), (10**9, 600_000)],
+)
+def test_a_throttled_key_is_left_alone_within_bounds(asked: int | None, pause: int) -> None:
+    assert pause_ms(asked) == pause

@@ -262,3 +262,11 @@ def test_the_config_is_a_mapping_for_those_who_read_its_other_sections(tmp_path:
     with pytest.raises(RulesInvalid) as raised:
         load_config(path)
     assert raised.value.problems == [f"{path}:1:1: unknown key `setings`; did you mean `settings`?"]
+
+
+@pytest.mark.parametrize("limit", ["-1", "many", "1.5"])
+def test_a_call_limit_is_a_whole_number(tmp_path: Path, limit: str) -> None:
+    text = f"routing_key: {{env: PD_KEY, calls_per_minute: {limit}}}\n"
+    fill(tmp_path, {"router.yaml": ROUTER, "services/shop.yaml": text})
+    (problem,) = read_rules(tmp_path).problems
+    assert problem.message == "`calls_per_minute` is a whole number; 0 is no limit"

@@ -11,6 +11,14 @@ SHORTEST_MS = 100
 #: How far a `Retry-After` is believed. Beyond it, trying is cheaper than a page that waits on a proxy's mistake.
 RETRY_AFTER_LIMIT_MS = 600_000
 
+#: A `Retry-After: 0` is no leave to hammer at it.
+SHORTEST_PAUSE_MS = 1_000
+
+
+def pause_ms(retry_after_ms: int | None) -> int:
+    """How long a throttled routing key is left alone, in ms: as long as it asks for, within a second and ten minutes."""
+    return min(max(retry_after_ms or 0, SHORTEST_PAUSE_MS), RETRY_AFTER_LIMIT_MS)
+
 
 def delay_ms(attempt: int, retry_after_ms: int | None, rnd: float) -> int:
     """How long to wait, in ms, before the next try.

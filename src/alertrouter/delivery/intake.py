@@ -34,6 +34,7 @@ class Intake:
 
     fail_open:   False means that without Redis every sender is asked to try again.
     replicated:  whether others may use the same Redis.
+    refuses:     whether there is no room for an alert of its kind.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Intake:
         *,
         fail_open: bool = True,
         replicated: bool = False,
+        refuses: Callable[[Alert], bool] = lambda _: False,
     ) -> None:
         self._store = store
         self._direct = direct
         self._clock = clock
         self._fail_open = fail_open
+        self._refuses = refuses
         self._others_ms = _OTHERS_MS if fail_open and replicated else 0
         self._last_failure = -_OTHERS_MS
         self._breaker = Breaker()
@@ -59,7 +62,21 @@ class Intake:
         self._left_over = True  # by processes before us: to be looked for once
 
     async def accept(self, alerts: Sequence[Alert]) -> Sequence[StrEnum]:
-        """Take `alerts` in; returns what each was. Raises StoreUnavailable where the sender has to try again."""
+        """Take `alerts` in; returns what each was. Raises StoreUnavailable where the sender has to try again.
+
+        Of a body that there is not room for as a whole, what there is room for is taken in all the same: heard again,
+        it is a duplicate.
+        """
+        refused = [alert for alert in alerts if self._refuses(alert)]
+        if refused and not self._breaker.is_open:
+            for alert in refused:
+                telemetry.ALERTS_REFUSED.labels(alert.event.severity.value).inc()
+            if taken := [alert for alert in alerts if not self._refuses(alert)]:
+                await self._take(taken)
+            raise StoreUnavailable(f"no room for {len(refused)} of {len(alerts)} alerts")
+        return await self._take(alerts)
+
+    async def _take(self, alerts: Sequence[Alert]) -> Sequence[StrEnum]:
         if not self._breaker.is_open:
             try:
                 return await self._store_alerts(alerts)

@@ -12,10 +12,10 @@ import structlog
 from msgspec.structs import replace
 
 from alertrouter import telemetry
-from alertrouter.alarms import PAGE_TEST, SELF, SELF_DESTINATION
+from alertrouter.alarms import DIGEST, PAGE_TEST, SELF, SELF_DESTINATION
 from alertrouter.alert import Alert
 from alertrouter.enrich import Enriched, enrich
-from alertrouter.rules.evaluate import DEFAULT_DESTINATION, evaluate
+from alertrouter.rules.evaluate import DEFAULT_DESTINATION, destination_of, evaluate
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Verdict
 
 T = TypeVar("T")
@@ -36,6 +36,8 @@ class ActiveRules:
     ruleset: Ruleset
     routing_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     missing_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    #: Calls per minute of the routing keys that have a limit of their own, by the literal key; 0 for no limit.
+    own_limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     def key_of(self, destination: str) -> str:
         """The routing key in force for `destination`: the default one where it has none of its own."""
@@ -43,12 +45,15 @@ class ActiveRules:
 
 
 def decide(alert: Alert, ruleset: Ruleset, now: int, counts: Counts | None, *, trace: bool = False) -> Decision:
-    """What the rules say, given what they counted. An alert about ourselves is beyond them.
+    """What the rules say, given what they counted. An alert of our own is beyond them.
 
     trace: record each rule looked at, with the reason in words; changes nothing else.
     """
     if alert.source == SELF:
         return plain_decision(alert, SELF_DESTINATION)
+    if alert.source == DIGEST:
+        service = alert.fingerprint if alert.fingerprint in ruleset.services else ""
+        return plain_decision(alert, destination_of(service, ruleset), service)
     return _or_plain(alert, lambda: evaluate(alert, ruleset, now, counts=counts, trace=trace), plain_decision)
 
 
@@ -60,12 +65,12 @@ def show(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
     return shown
 
 
-def plain_decision(alert: Alert, destination: str = DEFAULT_DESTINATION) -> Decision:
+def plain_decision(alert: Alert, destination: str = DEFAULT_DESTINATION, service: str = "") -> Decision:
     """The decision for an alert that is not judged by rules: to `destination`, as it is."""
     return Decision(
         verdict=Verdict.DELIVER,
         event=alert.event,
-        service="",
+        service=service,
         priority="",
         rule="",
         reason="not judged by rules",

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from alertrouter import telemetry
-from alertrouter.alarms import SELF
+from alertrouter.alarms import OUR_OWN
 from alertrouter.delivery.judging import decide
 from alertrouter.delivery.reconcile import Plan
 from alertrouter.errors import StoreUnavailable
@@ -73,7 +73,7 @@ class Shadow:
 
     def heard(self, record: Record, decision: Decision, plan: Plan, now: int) -> None:
         """Take up what the live rules decided about `record` at `now` (ms). Costs the live ones no more than this."""
-        if self.ruleset is None or record.poisoned or record.alert.source == SELF:
+        if self.ruleset is None or record.poisoned or record.alert.source in OUR_OWN:
             return
         if len(self._waiting) >= _MOST_WAITING:
             self._skip(1)

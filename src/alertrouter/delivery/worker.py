@@ -18,9 +18,10 @@ import structlog
 from msgspec.structs import replace
 
 from alertrouter import telemetry
-from alertrouter.alarms import SELF, alarm
+from alertrouter.alarms import DIGEST, OUR_OWN, alarm
 from alertrouter.alert import Alert, Status
-from alertrouter.delivery.backoff import delay_ms
+from alertrouter.delivery.backoff import delay_ms, pause_ms
+from alertrouter.delivery.digest import Digests, Limits
 from alertrouter.delivery.judging import ActiveRules, decide, plain_decision, show
 from alertrouter.delivery.reconcile import Action, Plan, Send, after, reconcile
 from alertrouter.destinations.pagerduty import (
@@ -49,11 +50,14 @@ _LEASE_NEEDED_MS = 11_000
 _JUDGE_AT_ONCE = 32
 #: How long the worker sleeps when nothing tells it more: bounds how late a dead replica's work is noticed.
 _IDLE_S = 0.5
+#: The same for who knows when the next call is allowed: until then only another worker's end can make work.
+_LIMITED_S = 5.0
 _STORE_AWAY_S = 0.5
 _HELD_S = 0.1
 _FAULT_PAUSE_S = 1.0
 #: Others take a worker's leases when it has not been heard of for ten seconds.
 _BEAT_S = 2.0
+_LOOK_AT_STORMS_S = 5.0
 #: Under load, what comes due within this goes in one round trip; a script call costs as much as judging two alerts.
 _PACE_S = 0.005
 #: The rest of the time is left to accepting: what is accepted is safe, what still knocks is not.
@@ -96,12 +100,16 @@ class Worker:
         self._in_flight: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._waiting = asyncio.Event()
+        self._storming = asyncio.Event()
+        # what is being judged may be critical: nothing else is claimed to be sent meanwhile
+        self._claiming = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._drain_s = 0.0
         self._began: dict[asyncio.Event, float] = {}
         # destinations whose own key PagerDuty took last: the alarm about it, if there was one, is over
         self._keys_taken: set[str] = set()
         self._rules_changed = False
+        self._digests = Digests(store)
         self._log = structlog.get_logger()
 
     def wake(self) -> None:
@@ -120,6 +128,7 @@ class Worker:
             tasks.create_task(self._repeat(self._judge_due, self._due, share=_JUDGING_SHARE))
             tasks.create_task(self._repeat(self._begin_sends, self._waiting))
             tasks.create_task(self._repeat(self._beat, self._stopping))
+            tasks.create_task(self._repeat(self._look_at_storms, self._storming))
         with suppress(StoreUnavailable):
             await self._beat()  # what is in flight takes ten seconds at most, and that long nobody takes it over
         if self._in_flight:
@@ -140,6 +149,7 @@ class Worker:
         """Claim nothing more; what is in flight gets `drain_s` to end, the rest is left to the next worker."""
         self._drain_s = drain_s
         self._stopping.set()
+        self._storming.set()
         self.wake()
 
     async def run_until_idle(self) -> None:
@@ -151,6 +161,7 @@ class Worker:
             await self._begin_sends()
             if self._in_flight:
                 await asyncio.wait(self._in_flight)
+            await self._look_at_storms()
             if not (self._due.is_set() or self._waiting.is_set()):
                 return
 
@@ -197,6 +208,15 @@ class Worker:
         await self._store.beat(self._clock())
         return _BEAT_S
 
+    async def _look_at_storms(self) -> float:
+        """Tell of what waits too long, in a digest for each service. Returns how long to sleep, in seconds."""
+        if not self._held() and await self._digests.look(self._clock(), self._limits()):
+            self._due.set()
+        return _LOOK_AT_STORMS_S
+
+    def _limits(self) -> Limits:
+        return Limits(self._calls_per_minute, self._rules().own_limits)
+
     async def _judge_due(self) -> float:
         """Judge one batch of due records. Returns how long to sleep, in seconds."""
         if self._held():
@@ -209,9 +229,11 @@ class Worker:
             except StoreUnavailable:
                 self._rules_changed = True
                 raise
-        records, next_due = await self._store.claim_due(now, _JUDGE_AT_ONCE)
+        async with self._claiming:
+            records, next_due = await self._store.claim_due(now, _JUDGE_AT_ONCE)
+            if records:
+                await self._store.judged([await self._judge(record, now) for record in records], now)
         if records:
-            await self._store.judged([await self._judge(record, now) for record in records], now)
             self._waiting.set()
             self._due.set()  # there may be more, or something due at once
         return _pause(next_due, now)
@@ -254,6 +276,7 @@ class Worker:
                     "" if send.pinned else active.key_of(send.destination),
                     decision.dedup_key,
                     send.opens,
+                    is_ahead=record.alert.source == DIGEST,
                 )
                 for send in plan.sends
             ),
@@ -287,13 +310,14 @@ class Worker:
             return _IDLE_S  # the end of any send wakes us
         if self._held():
             return _HELD_S
-        now = self._clock()
-        claims, next_call = await self._store.claim_sends(now, free, self._calls_per_minute)
+        async with self._claiming:
+            now, own_limits = self._clock(), self._rules().own_limits
+            claims, next_call = await self._store.claim_sends(now, free, self._calls_per_minute, own_limits)
         for claim in claims:
             task = asyncio.create_task(self._send(claim))
             self._in_flight.add(task)
             task.add_done_callback(self._sent)
-        return _pause(next_call, now)
+        return _pause(next_call, now, _LIMITED_S)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
@@ -354,6 +378,13 @@ class Worker:
                 telemetry.SENDS.labels(claim.destination, "delivered").inc()
                 telemetry.DELIVERY_SECONDS.observe(max(now - record.last_heard, 0) / 1000)
                 settlement = _delivered(claim, record, told, send, decision, now, page_short=self._page_short)
+            case TryAgain(reason=reason, throttled=True):
+                paused_until = now + pause_ms(answer.retry_after_ms)
+                log.warning("routing key throttled: left alone", reason=reason, for_ms=paused_until - now)
+                telemetry.SENDS.labels(claim.destination, "again").inc()
+                settlement = Settlement(  # it keeps its place in the queue, which waits as a whole
+                    claim, Result.AGAIN, plan.outcome, wake_at=now, paused_until=paused_until, detail=reason
+                )
             case TryAgain(reason=reason):
                 not_before = now + delay_ms(told.tries + 1, answer.retry_after_ms, random.random())
                 log.warning("event not delivered yet", reason=reason, again_in_ms=not_before - now)
@@ -389,7 +420,7 @@ class Worker:
             kept_out = isinstance(answer, Refused) or (isinstance(answer, TryAgain) and not answer.ambiguous)
             result = Result.REFUSED if kept_out else settlement.result
             await self._after_sharing(record, told, send, result, now)
-        if told.key == active.key_of(claim.destination) and record.alert.source != SELF:
+        if told.key == active.key_of(claim.destination) and record.alert.source not in OUR_OWN:
             await self._watch_key(claim.destination, answer, now)
 
     async def _watch_key(self, destination: str, answer: Delivered | TryAgain | Refused, now: int) -> None:
@@ -464,9 +495,9 @@ class Worker:
             self._due.set()
 
 
-def _pause(next_at: int, now: int) -> float:
-    """Seconds until `next_at` (0 = never), at most the idle time."""
-    return min(max(next_at - now, 1) / 1000, _IDLE_S) if next_at else _IDLE_S
+def _pause(next_at: int, now: int, most_s: float = _IDLE_S) -> float:
+    """Seconds until `next_at`, at most `most_s`; the idle time where it is 0, for never."""
+    return min(max(next_at - now, 1) / 1000, most_s) if next_at else _IDLE_S
 
 
 def _missing_at(destination: str, plan: Plan) -> Send | None:

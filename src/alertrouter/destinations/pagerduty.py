@@ -252,11 +252,13 @@ class TryAgain:
 
     retry_after_ms:  how long PagerDuty wants this routing key left alone; None where it said nothing.
     ambiguous:       the event was sent and no definite answer came, so PagerDuty may have taken it, or may yet.
+    throttled:       it takes nothing by this routing key for now, whatever the event.
     """
 
     reason: str
     retry_after_ms: int | None
     ambiguous: bool
+    throttled: bool = False
 
 
 class Objection(StrEnum):
@@ -317,7 +319,8 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, now: int, sec
     if status == 429 and retry_after_ms is None:
         retry_after_ms = THROTTLED_MS
     definite = 300 <= status < 500 or status in (500, 503)
-    return TryAgain(f"HTTP {status}: {reason}" if reason else f"HTTP {status}", retry_after_ms, not definite)
+    words = f"HTTP {status}: {reason}" if reason else f"HTTP {status}"
+    return TryAgain(words, retry_after_ms, not definite, throttled=status == 429)
 
 
 def _objection(status: int, words: str) -> Objection:

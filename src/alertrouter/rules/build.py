@@ -153,6 +153,7 @@ class _Builder:
             runbook=_runbook(shape.runbook or "", self.config),
             links=_links(shape.links),
             routing_key=KeyReference(key.env, key.file) if key else None,
+            calls_per_minute=key.calls_per_minute if key else None,
         )
 
     def _add(self, path: tuple[Key, ...], message: str, check: str = "syntax") -> None:

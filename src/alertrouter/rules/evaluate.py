@@ -48,6 +48,12 @@ _FIELDS = {"class": "class_"}
 _QUARANTINED = "the file of {} is faulty and quarantined, and no good version of it is known"
 
 
+def destination_of(service: str, ruleset: Ruleset) -> str:
+    """Where the alerts of `service` page: its own destination if it has a routing key of its own, else the default."""
+    owner = ruleset.services.get(service)
+    return f"pagerduty:{service}" if owner is not None and owner.routing_key is not None else DEFAULT_DESTINATION
+
+
 def evaluate(
     alert: Alert,
     ruleset: Ruleset,
@@ -169,9 +175,7 @@ class _Course:
 
     def decision(self, service: str, wants: tuple[CountQuery | CacheQuery, ...] = ()) -> Decision:
         """What has come of it so far, for the service that was chosen."""
-        owner = self.ruleset.services.get(service)
-        own_key = owner is not None and owner.routing_key is not None
-        destination = f"pagerduty:{service}" if own_key else DEFAULT_DESTINATION
+        destination = destination_of(service, self.ruleset)
         event = self.event
         return Decision(
             verdict=self.verdict,

@@ -34,6 +34,7 @@ _HELP = {
     "acknowledge_within": "How soon somebody must answer: 5m, 1h, or next_business_day.",
     "annotate": "A note for the responder, or several.",
     "cache_variables": "What is remembered from alert to alert, to be read as cache_var.name.",
+    "calls_per_minute": "How often PagerDuty may be called by this key within 60 s; 0 for no limit.",
     "catch_all": "What becomes of an alert that no rule of its set wants.",
     "custom_fields": "Custom fields of the incident, by name.",
     "destinations": "Where alerts can go, by kind and name. Credentials are named, never written here.",

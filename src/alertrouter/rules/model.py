@@ -130,7 +130,10 @@ class Automation:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Who owns a service and what helps its responders. `runbook` is a link, or a path where no base is set."""
+    """Who owns a service and what helps its responders. `runbook` is a link, or a path where no base is set.
+
+    calls_per_minute:  the call limit of its own routing key, 0 for none; None for the one in the settings.
+    """
 
     name: str
     team: str = ""
@@ -139,6 +142,7 @@ class Service:
     runbook: str = ""
     links: tuple[Link, ...] = ()
     routing_key: KeyReference | None = None
+    calls_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

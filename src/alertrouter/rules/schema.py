@@ -199,6 +199,10 @@ class KeyShape(Shape):
     file: Text | None = None
 
 
+class RoutingKeyShape(KeyShape):
+    calls_per_minute: Annotated[int, Field(ge=0)] | None = None
+
+
 Header = Annotated[str | KeyShape, BeforeValidator(_header), WithJsonSchema(_HEADER)]
 
 
@@ -282,7 +286,7 @@ class ServiceShape(RememberingShape):
     on_call: Text | None = None
     runbook: Annotated[str, AfterValidator(_runbook), WithJsonSchema(_RUNBOOK)] | None = None
     links: list[LinkShape] = []
-    routing_key: KeyShape | None = None
+    routing_key: RoutingKeyShape | None = None
 
 
 class PriorityShape(Shape):
@@ -354,6 +358,8 @@ def _problem(shape: type[Shape], document: Document, detail: ErrorDetails) -> Pr
         case "missing":
             check = "missing-catch-all" if name == "catch_all" else "syntax"
             return document.problem(path, f"`{name}` is missing{_EXAMPLES.get(name, '')}", check)
+        case _ if path[-2:] == ("routing_key", "calls_per_minute"):
+            return document.problem(path, "`calls_per_minute` is a whole number; 0 is no limit")
         case _ if "routing_key" in path:
             # Never repeat what stands there: it may be the key.
             remedy = "name where the key is found, never the key: `{env: PD_KEY_PAYMENT}` or `{file: /run/secrets/pd}`"

@@ -19,7 +19,7 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import replace
 
-from alertrouter.alarms import SELF
+from alertrouter.alarms import OUR_OWN
 from alertrouter.alert import Alert, Severity, Status
 from alertrouter.delivery.reconcile import Action
 from alertrouter.history.entries import Duplicate
@@ -38,7 +38,7 @@ _GO_ON_MS = 3600_000
 #: Changes that are kept one by one; all are counted.
 _SHOWN = 200
 _UNROUTED = "unrouted"
-_OURS = f"{SELF}:"
+_OURS = tuple(f"{source}:" for source in sorted(OUR_OWN))
 _BEGINS = frozenset({News.NEW, News.EPISODE})
 _SILENT = frozenset({Accepted.DUPLICATE, Accepted.STALE})
 _KEPT_BACK = frozenset({Outcome.SUPPRESSED, Outcome.DROPPED})

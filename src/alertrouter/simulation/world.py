@@ -31,7 +31,7 @@ from alertrouter.sandbox import Call
 from alertrouter.sandbox.events_api import EventsApi
 from alertrouter.store.connect import Client, connect
 from alertrouter.store.embedded import start_embedded
-from alertrouter.store.store import AlertStore, Dedup, Threshold
+from alertrouter.store.store import AlertStore, Claim, Dedup, Threshold
 
 
 class WorldClock:
@@ -83,14 +83,25 @@ class _Answers(dict[CountQuery | CacheQuery, int | str | None]):
 
 
 class _WatchedStore(AlertStore):
-    """The store, which writes down what rules ask of it, and when the next record is due (ms, 0 for none)."""
+    """The store, which writes down what rules ask of it, and when there is something to do next (ms, 0 for never)."""
 
     answers: dict[CountQuery | CacheQuery, int | str | None]
-    due_at: int = 0
+    _judge_at: int = 0
+    _send_at: int = 0
+
+    @property
+    def due_at(self) -> int:
+        return min(filter(None, (self._judge_at, self._send_at)), default=0)
 
     async def claim_due(self, now: int, most: int) -> tuple[list[Record], int]:
-        records, self.due_at = await super().claim_due(now, most)
-        return records, self.due_at
+        records, self._judge_at = await super().claim_due(now, most)
+        return records, self._judge_at
+
+    async def claim_sends(
+        self, now: int, most: int, calls_per_minute: int, own_limits: Mapping[str, int] = MappingProxyType({})
+    ) -> tuple[list[Claim], int]:
+        claims, self._send_at = await super().claim_sends(now, most, calls_per_minute, own_limits)
+        return claims, self._send_at
 
     async def count(self, record: Record, thresholds: Sequence[Threshold], now: int) -> Sequence[int]:
         counts = await super().count(record, thresholds, now)

@@ -11,14 +11,19 @@ class Keys:
 
     alert:    prefix of the alert records, hashes: `alert` + id
     due:      zset of ids to judge, by the time they are due (ms)
-    waiting:  set of destinations that have sends waiting
-    wait:     prefix of one zset per destination, ids by rank and age: `wait` + destination
+    waiting:  set of routing keys, each by a hash of it, that have sends waiting
+    wait:     prefix of one zset per routing key, sends by rank and age: `wait` + a hash of it
+    paused:   zset of routing keys, each by a hash of it, by when they may be called again (ms): PagerDuty asked for it
+    failing:  hash of routing keys, each by a hash of it, by how many calls failed since the last that did not
     calls:    prefix of one zset per routing key, the calls of the last 60 s: `calls` + a hash of it
     owners:   zset of workers by their last heartbeat (ms)
     leases:   prefix of one zset per worker, its leases by their end (ms): `leases` + owner
     fence:    counter that numbers the leases
     parked:   zset of ids that rules or PagerDuty keep from being sent, by when that was found (ms)
     count:    prefix of one zset per threshold of a rule, what it counted by time (ms): `count` + its key
+    storms:   hash of routing keys, each by a hash of it, that more waits for than a minute takes, and when it was looked
+    digests:  hash of services whose digest is open, by when it was last told (ms)
+    gathered: prefix of one set per open digest, the ids of its members: `gathered` + service
     cache:    prefix of what rules remember, one string each: `cache` + name
     members:  prefix of one set per incident that several alerts share: `members` + destination + key
     epoch:    random text, as old as the data: another one means that what was stored is gone
@@ -35,12 +40,17 @@ class Keys:
     due: str
     waiting: str
     wait: str
+    paused: str
+    failing: str
     calls: str
     owners: str
     leases: str
     fence: str
     parked: str
     count: str
+    storms: str
+    digests: str
+    gathered: str
     cache: str
     members: str
     epoch: str
@@ -61,12 +71,17 @@ def keys_of(instance: str) -> Keys:
         due=tag + "due",
         waiting=tag + "waiting",
         wait=tag + "wait:",
+        paused=tag + "paused",
+        failing=tag + "failing",
         calls=tag + "calls:",
         owners=tag + "owners",
         leases=tag + "leases:",
         fence=tag + "fence",
         parked=tag + "parked",
         count=tag + "count:",
+        storms=tag + "storms",
+        digests=tag + "digests",
+        gathered=tag + "gathered:",
         cache=tag + "cache:",
         members=tag + "members:",
         epoch=tag + "epoch",

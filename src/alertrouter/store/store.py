@@ -10,7 +10,8 @@ from enum import StrEnum
 from functools import cache
 from hashlib import sha1, sha256
 from importlib import resources
-from itertools import chain
+from itertools import chain, count
+from types import MappingProxyType
 from typing import Any, cast
 
 import msgspec
@@ -41,13 +42,25 @@ MOST_TAKEOVERS = 5
 WINDOW_SLACK_MS = 15_000
 #: A late copy of an episode already resolved waits this long for its own resolve.
 LATE_COPY_HOLD_MS = 30_000
+#: So many failed calls by one routing key, whatever their alerts, and PagerDuty is down for it: then it is tried with one
+#: call at a time, this often, so that the most urgent goes first, and within seconds, when it is back.
+FAILURES_IN_A_ROW = 5
+TRY_EVERY_MS = 5_000
 CLOSED_LIFETIME_MS = 24 * 3600 * 1000
+#: What was never sent is forgotten when it has not been heard of for that long.
+FORGOTTEN_AFTER_MS = 48 * 3600 * 1000
 #: Entries. A heard one holds its alert, about 3 kB; the others take some 200 bytes.
 HISTORY_LENGTH = 100_000
 
 #: How much of Redis is searched for ids: each step holds it for about a millisecond.
 _SCANS = 50
 _SCANNED_AT_ONCE = 1000
+
+#: How many alerts a digest shows.
+DIGEST_SHOWS = 10
+#: How much of a queue, and of a digest's members, one step looks at: about a millisecond of Redis.
+_GATHERED_AT_ONCE = 1000
+_MEMBERS_AT_ONCE = 200
 
 _RANK_STEP = 10**13  # larger than any time in ms, so that rank orders before age; their sum is exact in a double
 _log = structlog.get_logger()
@@ -64,11 +77,13 @@ _SCRIPTS = {
     "beat": "zset string",
     "bury": "zset hash zset",
     "claim_due": "zset zset zset hash zset",
-    "claim_sends": "set zset string zset zset",
+    "claim_sends": "set zset string zset zset zset hash",
     "count": "zset hash zset",
+    "digest_over": "set",
     "drop_letters": "hash zset stream",
-    "forget_noticed": "zset",
     "end_silence": "hash stream",
+    "forget_noticed": "zset",
+    "gather": "zset",
     "judged": "zset zset set stream zset",
     "keep_body": "hash zset zset zset",
     "leave_incident": "set",
@@ -80,7 +95,9 @@ _SCRIPTS = {
     "redrive": "zset zset hash zset stream",
     "repair_members": "set zset",
     "replay": "zset stream zset",
-    "settle": "zset zset hash stream zset zset",
+    "settle": "zset zset hash stream zset zset zset hash",
+    "storms": "set hash hash",
+    "sweep": "zset stream",
 }
 #: The script that is refused when Redis is full. The others drain it.
 _REFUSED_WHEN_FULL = "accept"
@@ -132,6 +149,7 @@ class Queued:
     routing_key:  "" keeps the one in use.
     dedup_key:    of a shared incident; "" for the alert's own.
     opens:        the heard version that it triggers; 0 for what opens nothing.
+    is_ahead:     whatever its age, it is sent before all others of its rank.
     """
 
     destination: str
@@ -139,6 +157,7 @@ class Queued:
     routing_key: str = field(default="", repr=False)
     dedup_key: str = ""
     opens: int = 0
+    is_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +191,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A send that waits for its turn: behind `before` others, in a queue of `length`."""
+    """A send that waits for its turn: behind `before` others, in its routing key's queue of `length`."""
 
     destination: str
     before: int
@@ -206,6 +225,32 @@ class Threshold:
     only_look: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Storms:
+    """What waits for routing keys, each key by `limited_as`.
+
+    sizes:        how many sends wait for each.
+    storms:       those that more waited for than a minute takes, when last looked at.
+    gathered_at:  when it was last looked who waits, in ms since the epoch.
+    digests:      services whose digest is open, by when it was last told (ms).
+    """
+
+    sizes: Mapping[str, int]
+    storms: frozenset[str]
+    gathered_at: int
+    digests: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """`number` triggers of one rank that wait for one service ("" for none), and the first few of that service's."""
+
+    service: str
+    rank: int
+    number: int
+    first: tuple[Alert, ...]
+
+
 class Result(StrEnum):
     """How a leased send ended."""
 
@@ -225,6 +270,7 @@ class Settlement:
     key:             the routing key to use from now on; "" keeps the one in use.
     opens:           the heard version that it triggers; 0 for what opens nothing.
     letter:          the dead letter of what was refused for good (JSON); b"" for the detail itself.
+    paused_until:    until when nothing is sent by its routing key, by anybody; 0 where nobody asked for that.
     """
 
     claim: Claim
@@ -243,6 +289,7 @@ class Settlement:
     key: str = field(default="", repr=False)
     opens: int = 0
     letter: bytes = b""
+    paused_until: int = 0
 
 
 class AlertStore:
@@ -347,7 +394,7 @@ class AlertStore:
                     alert.id,
                     told.destination,
                     told.key,
-                    _limited_as(told.key),
+                    limited_as(told.key),
                     told.dedup_key,
                     told.state.value,
                     told.at,
@@ -387,10 +434,13 @@ class AlertStore:
         return [record for _, record in readable if record is not None], int(float(answer[0] or 0))
 
     async def next_due(self) -> int:
-        """When the next record is due, in ms; 0 for none."""
+        """When the next record is due, or a routing key that was left alone may be called again, in ms; 0 for never."""
         async with _as_unavailable():
-            first = await self._client.zrange(self.keys.due, 0, 0, withscores=True)
-        return int(first[0][1]) if first else 0
+            firsts = [
+                *await self._client.zrange(self.keys.due, 0, 0, withscores=True),
+                *await self._client.zrange(self.keys.paused, 0, 0, withscores=True),
+            ]
+        return min((int(at) for _, at in firsts), default=0)
 
     async def count(self, record: Record, thresholds: Sequence[Threshold], now: int) -> Sequence[int]:
         """What each threshold has counted, this version of this record included once unless it only looks."""
@@ -452,23 +502,35 @@ class AlertStore:
                 len(item.sends),
             ]
             for send in item.sends:
-                score = send.rank * _RANK_STEP + item.record.last_heard
+                score = send.rank * _RANK_STEP + (0 if send.is_ahead else item.record.last_heard)
                 key = send.routing_key
-                arguments += [send.destination, score, key, _limited_as(key), send.dedup_key, send.opens]
+                arguments += [send.destination, score, key, limited_as(key), send.dedup_key, send.opens]
         await self._run("judged", [keys.due, self._leases, keys.waiting, keys.history, keys.parked], arguments)
 
-    async def claim_sends(self, now: int, most: int, calls_per_minute: int) -> tuple[list[Claim], int]:
-        """Lease up to `most` waiting sends within each destination's call limit.
+    async def claim_sends(
+        self, now: int, most: int, calls_per_minute: int, own_limits: Mapping[str, int] = MappingProxyType({})
+    ) -> tuple[list[Claim], int]:
+        """Lease up to `most` waiting sends within each routing key's call limit.
 
-        Returns them and when the limit allows the next call (0 if nothing waits for it).
+        calls_per_minute:  the limit of each key over a sliding 60 s; 0 for none.
+        own_limits:        those of keys that have one of their own, by the key.
+
+        Returns them and when the next call is allowed (0 if nothing waits for that).
         """
         keys = self.keys
+        own: list[str | int] = []
+        for key, limit in own_limits.items():
+            own += [limited_as(key), limit]
         self._turn += 1
         # a master that was split off must not send what its successor knows nothing of, or nobody would resolve it
         answer = await self._run_confirmed(
             "claim_sends",
-            [keys.waiting, self._leases, keys.fence, keys.owners, keys.due],
-            [now, LEASE_MS, most, calls_per_minute, self._turn, keys.alert, keys.wait, keys.calls, self.owner],
+            [keys.waiting, self._leases, keys.fence, keys.owners, keys.due, keys.paused, keys.failing],
+            [
+                *(now, LEASE_MS, most, calls_per_minute, self._turn, keys.alert, keys.wait, keys.calls, self.owner),
+                *(FAILURES_IN_A_ROW, TRY_EVERY_MS, _RANK_STEP),
+                *own,
+            ],
         )
         claims = []
         for destination, fence, lease_until, id_, flat in answer[1:]:
@@ -636,7 +698,16 @@ class AlertStore:
             list[int],
             await self._run(
                 "settle",
-                [keys.due, self._leases, keys.dead, keys.history, keys.parked, keys.letters],
+                [
+                    keys.due,
+                    self._leases,
+                    keys.dead,
+                    keys.history,
+                    keys.parked,
+                    keys.letters,
+                    keys.paused,
+                    keys.failing,
+                ],
                 [
                     max(now for _, now in batch),
                     keys.alert,
@@ -644,6 +715,7 @@ class AlertStore:
                     CLOSED_LIFETIME_MS,
                     self._history_length,
                     keys.calls,
+                    FAILURES_IN_A_ROW,
                     *chain.from_iterable(
                         (
                             item.claim.record.id,
@@ -662,10 +734,11 @@ class AlertStore:
                             item.rung,
                             int(item.rerouted),
                             item.key,
-                            _limited_as(item.key),
+                            limited_as(item.key),
                             item.opens,
                             int(item.bad_key),
                             item.letter,
+                            item.paused_until,
                         )
                         for item, _ in batch
                     ),
@@ -803,6 +876,77 @@ class AlertStore:
         async with _as_unavailable():
             await self._client.xtrim(self.keys.history, minid=str(before), approximate=True)
 
+    async def storms(self, now: int, every_ms: int) -> Storms | None:
+        """What waits for each routing key; None where a worker looked less than `every_ms` ago."""
+        keys = self.keys
+        found = await self._run("storms", [keys.waiting, keys.storms, keys.digests], [now, every_ms, keys.wait])
+        if not found:
+            return None
+        sizes, storms, digests = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in found)
+        return Storms(
+            {queue.decode(): size for queue, size in sizes.items()},
+            frozenset(queue.decode() for queue in storms if not queue.startswith(b"@")),
+            int(storms.get(b"@gathered", 0)),
+            {service.decode(): int(at) for service, at in digests.items()},
+        )
+
+    async def note_storms(self, began: Iterable[str], ended: Iterable[str], gathered_at: int) -> None:
+        """Remember which routing keys are in a storm, and when it was last looked who waits."""
+        async with _as_unavailable():
+            await self._client.hset(self.keys.storms, mapping={**dict.fromkeys(began, 1), "@gathered": gathered_at})
+            if over := list(ended):
+                await self._client.hdel(self.keys.storms, *over)
+
+    async def gather(self, queue: str) -> list[Gathered]:
+        """The triggers that wait in a queue, by service and rank, most urgent first; each becomes a member.
+
+        It is read in stretches, while others take from it: the counts are about right.
+        """
+        keys = self.keys
+        gathered: list[Gathered] = []
+        for first in count(0, _GATHERED_AT_ONCE):
+            looked_at, *groups = await self._run(
+                "gather",
+                [keys.wait + queue],
+                [first, first + _GATHERED_AT_ONCE - 1, _RANK_STEP, DIGEST_SHOWS, keys.alert, keys.gathered],
+            )
+            gathered += (
+                Gathered(service.decode(), rank, number, tuple(map(_decode_alert, alerts)))
+                for service, rank, number, alerts in groups
+            )
+            if looked_at < _GATHERED_AT_ONCE:
+                break
+        return gathered
+
+    async def digest_told(self, service: str, now: int) -> None:
+        """The digest of `service` is on its way."""
+        async with _as_unavailable():
+            await self._client.hset(self.keys.digests, service, now)
+
+    async def digest_is_over(self, service: str) -> bool:
+        """True if none of its members waits or is open any more."""
+        members = self.keys.gathered + service
+        return bool(await self._run("digest_over", [members], [_MEMBERS_AT_ONCE, self.keys.alert]))
+
+    async def forget_digest(self, service: str) -> None:
+        """The digest of `service` is resolved."""
+        async with _as_unavailable():
+            await self._client.hdel(self.keys.digests, service)
+            await self._client.delete(self.keys.gathered + service)
+
+    async def sweep(self, now: int) -> None:
+        """Forget what was never sent and has not been heard of for two days. That it was so stays on record."""
+        keys = self.keys
+        arguments: list[str | int] = [now, FORGOTTEN_AFTER_MS, keys.alert, MOST_PER_CALL, self._history_length]
+        while await self._run("sweep", [keys.parked, keys.history], arguments) == MOST_PER_CALL:
+            pass
+
+    async def memory(self) -> tuple[int, int]:
+        """How much memory Redis uses, and how much it may use (0 for no bound), in bytes."""
+        async with _as_unavailable():
+            found = await self._client.info("memory")
+        return int(found["used_memory"]), int(found.get("maxmemory", 0))
+
     async def backlog(self, now: int) -> dict[str, int]:
         """How many records are due now, scheduled for later, waiting to be sent, leased, and dead-lettered."""
         keys = self.keys
@@ -896,7 +1040,7 @@ async def _as_unavailable() -> AsyncIterator[None]:
 
 
 @cache
-def _limited_as(routing_key: str) -> str:
+def limited_as(routing_key: str) -> str:
     """What calls with this key are counted under: two destinations may share one, and it is a secret."""
     return sha256(routing_key.encode()).hexdigest()[:16]
 

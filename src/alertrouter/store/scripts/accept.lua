@@ -142,7 +142,9 @@ for i = 1, #KEYS - 3 do
       redis.call('HSET', key, unpack(fields)) -- one call: each costs as much as an entry of the history
       -- news goes back to be judged; what was waiting to be sent may be wrong now
       if f[9] and f[9] ~= '' then
-        for destination in string.gmatch(f[9], '[^\n]+') do redis.call('ZREM', ARGV[7] .. destination, id) end
+        for queue, place in string.gmatch(f[9], '([^\t\n]*)\t([^\n]*)') do
+          redis.call('ZREM', ARGV[7] .. queue, place .. '\t' .. id)
+        end
       end
       put_down('heard', 'id', id, 'news', kind, 'version', version, 'alert', alert)
     end

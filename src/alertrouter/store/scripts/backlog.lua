@@ -3,8 +3,8 @@
 -- ARGV  1 now  2 prefix of wait queues  3 prefix of leases
 -- Returns {records due now, records due later, sends that wait, leases held, dead letters}.
 local waiting, leased = 0, 0
-for _, destination in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  waiting = waiting + redis.call('ZCARD', ARGV[2] .. destination)
+for _, queue in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  waiting = waiting + redis.call('ZCARD', ARGV[2] .. queue)
 end
 for _, owner in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
   leased = leased + redis.call('ZCARD', ARGV[3] .. owner)

@@ -6,6 +6,8 @@
 --       suspended_until, number of sends, and per send 6: destination, score in its wait queue, routing key ('' keeps what
 --       is pinned), what its call limit is counted under, key of a shared incident ('' for the alert's own), version that
 --       it opens (0 for none)
+-- A send waits in the queue of its routing key, named as its call limit, as "<destination>\t<service>\t<id>"; the record
+-- keeps in `waits` a line "<queue>\t<destination>\t<service>" for each.
 -- Returns the number of records put down; the others have newer news and are due again.
 local now, record_prefix, wait_prefix = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local at, count = 5, 0
@@ -20,25 +22,30 @@ while at < #ARGV do
   if f[1] ~= version then
     if f[1] then redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id) end
   else
-    for destination in string.gmatch(f[2] or '', '[^\n]+') do redis.call('ZREM', wait_prefix .. destination, id) end
+    for queue, place in string.gmatch(f[2] or '', '([^\t\n]*)\t([^\n]*)') do
+      redis.call('ZREM', wait_prefix .. queue, place .. '\t' .. id)
+    end
     local waits = {}
     for s = 0, sends - 1 do
       local destination, score = ARGV[first_send + s * 6 + 1], ARGV[first_send + s * 6 + 2]
       local routing_key, limited_as = ARGV[first_send + s * 6 + 3], ARGV[first_send + s * 6 + 4]
       local dedup_key, opens = ARGV[first_send + s * 6 + 5], ARGV[first_send + s * 6 + 6]
-      local lease_until = tonumber(redis.call('HGET', key, 't:' .. destination .. ':lease_until') or '0')
+      local t = redis.call('HMGET', key, 't:' .. destination .. ':lease_until', 't:' .. destination .. ':limited_as')
+      local lease_until = tonumber(t[1] or '0')
       if lease_until > now then
         -- another worker sends meanwhile, by what it knew: look again when it is done, and leave its key alone
         redis.call('ZADD', KEYS[1], 'LT', string.format('%.0f', lease_until), id)
       else
-        redis.call('ZADD', wait_prefix .. destination, score, id)
-        redis.call('SADD', KEYS[3], destination)
+        local queue = routing_key ~= '' and limited_as or t[2] or ''
+        local place = destination .. '\t' .. string.gsub(service, '[\t\n]', ' ')
+        redis.call('ZADD', wait_prefix .. queue, score, place .. '\t' .. id)
+        redis.call('SADD', KEYS[3], queue)
         redis.call('HSET', key, 't:' .. destination .. ':opens', opens)
         if routing_key ~= '' then
           redis.call('HSET', key, 't:' .. destination .. ':key', routing_key,
             't:' .. destination .. ':limited_as', limited_as, 't:' .. destination .. ':dedup_key', dedup_key)
         end
-        waits[#waits + 1] = destination
+        waits[#waits + 1] = queue .. '\t' .. place
       end
     end
     redis.call('HSET', key, 'outcome', outcome, 'rule', rule, 'reason', reason, 'service', service,

@@ -12,12 +12,12 @@ for i = 1, #record, 2 do
   local name, value = record[i], record[i + 1]
   local dead = string.match(name, '^t:(.+):dead$')
   if name == 'waits' then
-    for destination in string.gmatch(value, '[^\n]+') do
-      local before = redis.call('ZRANK', ARGV[2] .. destination, id)
+    for queue, place in string.gmatch(value, '([^\t\n]*)\t([^\n]*)') do
+      local before = redis.call('ZRANK', ARGV[2] .. queue, place .. '\t' .. id)
       if before then
-        waiting[#waiting + 1] = destination
+        waiting[#waiting + 1] = string.match(place, '^[^\t]*')
         waiting[#waiting + 1] = before
-        waiting[#waiting + 1] = redis.call('ZCARD', ARGV[2] .. destination)
+        waiting[#waiting + 1] = redis.call('ZCARD', ARGV[2] .. queue)
       end
     end
   elseif dead and value ~= '0' then

@@ -1,0 +1,140 @@
+"""Bounds: what may pile up, how full that is, and which alerts are then no longer taken in.
+
+At half of any bound an alarm says so. Beyond four fifths senders are asked to try again with infos, later with warnings
+and errors, and with critical alerts only at the bound itself. What resolves or acknowledges is always taken in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from alertrouter import telemetry
+from alertrouter.alarms import SELF, alarm
+from alertrouter.alert import Alert, Severity, Status
+from alertrouter.store.store import AlertStore
+
+#: Dead letters are never trimmed: somebody has to look at them.
+MOST_DEAD_LETTERS = 10_000
+#: An alarm is raised above the first and over below the second, so that it does not come and go.
+_ALARM_ABOVE, _OVER_BELOW = 0.5, 0.4
+#: From which share of a bound alerts of a severity are refused.
+REFUSED_FROM: Mapping[Severity, float] = {
+    Severity.INFO: 0.8,
+    Severity.WARNING: 0.9,
+    Severity.ERROR: 0.95,
+    Severity.CRITICAL: 1.0,
+}
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """How full one bound is. `sheds`: alerts that are refused keep it from filling up further."""
+
+    name: str
+    used: int
+    most: int
+    what: str
+    to_do: str
+    sheds: bool = True
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1, and beyond where it does not hold."""
+        return self.used / self.most if self.most else 0.0
+
+
+def fillings(backlog: Mapping[str, int], memory: tuple[int, int], most_pending: int) -> list[Filling]:
+    """How full everything is, from the sizes of the queues and the memory that Redis uses and may use (bytes)."""
+    return [
+        Filling(
+            "pending",
+            backlog["due"] + backlog["waiting"],
+            most_pending,
+            "alerts waiting to be judged or sent",
+            "Find out what floods the router (alertrouter_alerts_received_total) and mute it at its sender. If PagerDuty's "
+            "call limit holds it up, ask for a higher one; raise ALERTROUTER_MAX_PENDING if Redis has the memory.",
+        ),
+        Filling("redis-memory", *memory, "bytes of Redis' memory", "Put a larger `maxmemory` in redis.conf."),
+        Filling(
+            "dead-letters",
+            backlog["dead_letters"],
+            MOST_DEAD_LETTERS,
+            "dead letters",
+            "See why PagerDuty refused them, redrive what is still of use and drop the rest.",
+            sheds=False,
+        ),
+    ]
+
+
+class Bounds:
+    """How full one installation is, as last looked at. `clock` gives ms since the epoch."""
+
+    def __init__(self, store: AlertStore, clock: Callable[[], int], most_pending: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._most_pending = most_pending  # about 3 kB of Redis each
+        self._fillings: Sequence[Filling] = ()
+        #: The severity of the alarm about each bound, None for none; an earlier process may have raised one not in here.
+        self._alarmed: dict[str, Severity | None] = {}
+
+    @property
+    def share(self) -> float:
+        """How full the fullest is of what fills up with alerts."""
+        return max((each.share for each in self._fillings if each.sheds), default=0.0)
+
+    def refuses(self, alert: Alert) -> bool:
+        """Whether there is no room for `alert`, going by its sender's severity. A resolve makes room."""
+        return alert.status is Status.FIRING and self.share >= REFUSED_FROM[alert.event.severity]
+
+    def warnings(self) -> list[str]:
+        """What is more than half full, in words, and who is asked to try again."""
+        refused = [severity.value for severity, share in REFUSED_FROM.items() if self.share >= share]
+        asked = f"; {', '.join(refused)} alerts are answered with 503" if refused else ""
+        return [
+            f"{each.used:,} of at most {each.most:,} {each.what}{asked if each.sheds else ''}: {each.to_do}"
+            for each in self._fillings
+            if each.share > _ALARM_ABOVE
+        ]
+
+    async def look(self) -> None:
+        """See how full it is, and raise or end alarms. Raises StoreUnavailable; then the last look stands."""
+        now = self._clock()
+        self._fillings = fillings(await self._store.backlog(now), await self._store.memory(), self._most_pending)
+        for each in self._fillings:
+            telemetry.BOUND_SHARE.labels(each.name).set(each.share)
+            await self._tell(each, now)
+
+    async def _tell(self, filling: Filling, now: int) -> None:
+        name = f"bound:{filling.name}"
+        if filling.name not in self._alarmed:
+            record = await self._store.record(f"{SELF}:{name}")
+            is_raised = record is not None and record.status is Status.FIRING
+            self._alarmed[filling.name] = record.severity if record is not None and is_raised else None
+        before = self._alarmed[filling.name]
+        level = _level(filling.share, before)
+        if level is before:
+            return
+        alert = alarm(
+            name,
+            f"{filling.used:,} of at most {filling.most:,} {filling.what}",
+            severity=level or Severity.ERROR,
+            firing=level is not None,
+            details={"share": round(filling.share, 2), "what to do": filling.to_do},
+        )
+        await self._store.accept([alert], now)
+        self._alarmed[filling.name] = level
+        _log.warning("more than half full" if level else "less than half full again", what=filling.what)
+
+
+def _level(share: float, before: Severity | None) -> Severity | None:
+    """How severe the alarm is: it gets worse at once, and ends late."""
+    if share >= REFUSED_FROM[Severity.INFO]:
+        return Severity.CRITICAL
+    if share > _ALARM_ABOVE:
+        return before or Severity.ERROR
+    return before if share > _OVER_BELOW else None

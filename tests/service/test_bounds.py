@@ -1,0 +1,120 @@
+"""What piles up is bounded: an alarm at half, then infos, warnings, errors and last criticals are asked to come again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from alertrouter.alert import Alert, Severity
+from alertrouter.delivery.bounds import Bounds, fillings
+from alertrouter.record import Outcome
+from alertrouter.settings import Settings, load_settings
+from alertrouter.store.store import FORGOTTEN_AFTER_MS
+from tests.alerts import HOUR, make_alert
+from tests.payloads import alertmanager_alert, alertmanager_body
+from tests.service.conftest import Rig, serving, write_rules
+from tests.waiting import until
+
+PENDING = "alertrouter:bound:pending"
+
+
+def severities(alerts: Sequence[Alert]) -> set[str]:
+    return {alert.event.severity.value for alert in alerts}
+
+
+@pytest.mark.parametrize(
+    ("pending", "refused"),
+    [
+        (79, set()),
+        (80, {"info"}),
+        (90, {"info", "warning"}),
+        (95, {"info", "warning", "error"}),
+        (100, {"info", "warning", "error", "critical"}),
+    ],
+)
+async def test_lower_classes_are_refused_first(rig: Rig, pending: int, refused: set[str]) -> None:
+    await rig.store.accept([make_alert(f"a{n}") for n in range(pending)], rig.clock())
+    bounds = Bounds(rig.store, rig.clock, 100)
+    alerts = [make_alert(severity=severity) for severity in Severity]
+    assert not any(bounds.refuses(alert) for alert in alerts), "nothing is known yet"
+    await bounds.look()
+    assert severities([alert for alert in alerts if bounds.refuses(alert)]) == refused
+    assert not any(bounds.refuses(make_alert(status=status)) for status in ("resolved", "acknowledged"))
+    assert ("503" in str(bounds.warnings())) is bool(refused)
+
+
+async def test_an_alarm_at_half_gets_worse_and_ends_late(rig: Rig) -> None:
+    async def look(pending: int) -> str:
+        """The severity that the alarm was last told with; "" where it is not open."""
+        await rig.store._client.delete(rig.store.keys.due)
+        await rig.store._client.zadd(rig.store.keys.due, {f"x{n}": rig.clock() for n in range(pending)})
+        await Bounds(rig.store, rig.clock, 100).look()  # by another process each time
+        rig.clock.advance(1)
+        await rig.worker.run_until_idle()
+        told = [call.event for call in rig.sandbox.calls if call.event["dedup_key"] == PENDING][-1:]
+        return "".join(event["payload"]["severity"] for event in told if event["event_action"] == "trigger")
+
+    assert [await look(pending) for pending in (50, 51, 70, 80, 60, 45)] == [
+        *("", "error", "error", "critical", "critical", "critical")
+    ]
+    assert await look(39) == ""
+    assert len([call for call in rig.sandbox.calls if call.event["dedup_key"] == PENDING]) == 3
+
+
+def test_dead_letters_alarm_and_refuse_nobody() -> None:
+    sizes = {"due": 0, "waiting": 0, "dead_letters": 9_999}
+    assert [(each.name, each.sheds) for each in fillings(sizes, (0, 0), 100) if each.share > 0.5] == [
+        ("dead-letters", False)
+    ]
+
+
+def test_redis_memory_is_a_bound_where_it_has_one() -> None:
+    sizes = {"due": 0, "waiting": 0, "dead_letters": 0}
+    assert [each.share for each in fillings(sizes, (80, 100), 100)] == [0, 0.8, 0]
+    assert [each.share for each in fillings(sizes, (80, 0), 100)] == [0, 0, 0]
+
+
+async def test_of_a_body_that_is_refused_what_there_is_room_for_is_taken_in(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alertmanager sends all of it again: the critical pages now, and is a duplicate then."""
+    body = alertmanager_body(
+        {**alertmanager_alert(severity="critical", n="1"), "fingerprint": "1"},
+        {**alertmanager_alert(severity="info", n="2"), "fingerprint": "2"},
+    )
+    monkeypatch.setattr("alertrouter.app._LOOK_AT_BOUNDS_EVERY_S", 3600)
+    async with serving(settings) as client:
+        service = client.service
+        await until(lambda: bool(service.bounds._fillings))
+        service.bounds._fillings = fillings({"due": 8, "waiting": 0, "dead_letters": 0}, (0, 0), 10)
+        assert (await client.post("/webhooks/alertmanager", body))[0] == 503
+        assert await service.store.record("alertmanager:1") is not None
+        assert await service.store.record("alertmanager:2") is None
+        assert "info alerts are answered with 503" in (await client.get("/-/ready"))[1]
+        await service.bounds.look()
+        status, answer = await client.post("/webhooks/alertmanager", body)
+        assert (status, answer["outcomes"]) == (202, {"duplicate": 1, "new": 1})
+        assert "alertrouter_alerts_refused_total" in (await client.get("/metrics"))[1]
+
+
+async def test_what_was_never_sent_and_not_heard_again_is_forgotten_on_record(rig: Rig) -> None:
+    muted, heard_again, paged = (make_alert(name, env="staging") for name in ("muted", "again", "paged"))
+    await rig.hear(muted, heard_again, make_alert("paged"))
+    await rig.hear(make_alert("paged", severity="error", env="staging"))
+    rig.clock.advance(FORGOTTEN_AFTER_MS - HOUR)
+    await rig.store.accept([heard_again], rig.clock())
+    await rig.store.sweep(rig.clock())
+    assert await rig.store.record(muted.id) is not None
+    await rig.store.sweep(rig.clock.advance(HOUR))
+    assert await rig.store.record(muted.id) is None
+    for alert in (heard_again, paged):
+        assert await rig.store.record(alert.id) is not None
+    [end] = [entry for entry in await rig.store.history(20) if "forgotten" in entry.get("reason", "")]
+    assert (end["id"], end["outcome"]) == (muted.id, Outcome.SUPPRESSED)
+    assert [word.value for word in await rig.hear(muted)] == ["new"]
+
+
+def test_the_bound_is_a_setting(tmp_path: Path) -> None:
+    assert load_settings({"ALERTROUTER_MAX_PENDING": "5000"}, {"rules": write_rules(tmp_path)}).max_pending == 5000
