@@ -17,19 +17,26 @@ from aiohttp import web
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION
 from alertrouter.alert import Alert
+from alertrouter.delivery.canary import Canary
 from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
+from alertrouter.delivery.heartbeats import Heartbeats
 from alertrouter.delivery.intake import Intake
 from alertrouter.delivery.journal import Journal
 from alertrouter.delivery.judging import ActiveRules
+from alertrouter.delivery.outage import Outage, Reachability
+from alertrouter.delivery.reconcile import Plan
+from alertrouter.delivery.senders import Senders
 from alertrouter.delivery.shadow import Shadow
 from alertrouter.delivery.worker import Worker
 from alertrouter.destinations.pagerduty import FALLBACK, PagerDutyClient
+from alertrouter.destinations.second_channel import mail, signed_webhook
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
 from alertrouter.history.writing import HistoryFiles, HistoryWriter
+from alertrouter.record import Record
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
-from alertrouter.rules.model import Ruleset
+from alertrouter.rules.model import Decision, Ruleset
 from alertrouter.rules.revision import git_revision
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
@@ -74,13 +81,14 @@ class Service:
         self._environ = environ
         self._clock = clock
         self.store = store
+        reachability = Reachability(pagerduty, clock)
         self._loaded = look(settings.rules)
         self.rules = self._put_in_force(load_rules(settings.rules, now=clock()))
         self.shadow = Shadow(store) if settings.shadow_rules else None
         self.history_writer = self._history_writer(settings)
         self.worker = Worker(
             store,
-            pagerduty,
+            reachability,
             lambda: self.rules,
             clock,
             calls_per_minute=settings.pagerduty_calls_per_minute,
@@ -88,9 +96,14 @@ class Service:
             page_short=settings.page_short,
             held=lambda: self.intake.holds_sends(),
             on_away=lambda: self.intake.redis_failed(),
-            on_judged=self.shadow.heard if self.shadow else lambda *_: None,
+            on_judged=self._judged,
         )
-        direct = DirectPath(pagerduty, lambda: self.rules, clock, journal)
+        direct = DirectPath(reachability, lambda: self.rules, clock, journal)
+        wake = self.worker.wake
+        self.heartbeats = Heartbeats(store, lambda: self.rules, clock, wake, fail_open=settings.fail_open)
+        self.senders = Senders(store, clock, wake)
+        self.canary = Canary(store, direct, clock, wake)
+        self.outage = self._second_channel(settings, reachability)
         self.intake = Intake(
             store, direct, clock, fail_open=settings.fail_open, replicated=settings.redis_url is not None
         )
@@ -104,7 +117,7 @@ class Service:
         """Take `alerts` in and wake the worker. Raises StoreUnavailable, also while draining."""
         if self.draining:
             raise StoreUnavailable("shutting down")
-        outcomes = await self.intake.accept(alerts)
+        outcomes = await self.heartbeats.take(alerts, self.intake.accept)
         self.worker.wake()
         return outcomes
 
@@ -145,6 +158,30 @@ class Service:
         for service, errors in ruleset.quarantined.items():
             _log.error("a service's file is faulty and set aside", service=service, errors=errors)
         return _active(ruleset, self._settings, self._environ)
+
+    def _judged(self, record: Record, decision: Decision, plan: Plan, now: int) -> None:
+        self.canary.judged()
+        if self.shadow is not None:
+            self.shadow.heard(record, decision, plan, now)
+
+    def _second_channel(self, settings: Settings, reachability: Reachability) -> Outage | None:
+        """What tells people of PagerDuty's outages by the channels that are set. Raises SettingsInvalid."""
+        url, secret = settings.second_channel_webhook_url, settings.second_channel_webhook_secret
+        smtp_url = settings.second_channel_smtp_url
+        if url is None and smtp_url is None:
+            return None
+        return Outage(
+            self.store,
+            reachability,
+            lambda: self.rules,
+            self._clock,
+            signed_webhook(url.get_secret_value(), secret.get_secret_value() if secret else "") if url else None,
+            mail(smtp_url.get_secret_value(), settings.second_channel_mail_from, settings.second_channel_mail_to)
+            if smtp_url
+            else None,
+            after_ms=settings.second_channel_after,
+            instance=settings.instance,
+        )
 
     def _history_writer(self, settings: Settings) -> HistoryWriter | None:
         if settings.history_path is None:
@@ -197,6 +234,9 @@ class Service:
             *self.intake.warnings(),
             *self.store.warnings(),
             *(self.health.warnings if self.health is not None else ()),
+            *self.heartbeats.warnings(),
+            *self.senders.warnings(),
+            *(self.outage.warnings() if self.outage is not None else ()),
             *(
                 [f"the history cannot be written to ALERTROUTER_HISTORY_PATH: {self.history_writer.problem}"]
                 if self.history_writer and self.history_writer.problem
@@ -232,7 +272,13 @@ class Service:
         """The HTTP application."""
         settings = self._settings
         tokens = Tokens(token.get_secret_value() for token in settings.webhook_tokens)
-        webhooks = Webhooks(self.accept, tokens, settings.max_body_bytes)
+        webhooks = Webhooks(
+            self.accept,
+            tokens,
+            settings.max_body_bytes,
+            on_taken=self.senders.taken,
+            on_refused=self.senders.refused,
+        )
         operations = Operations(
             missing=self.missing,
             warnings=self.warnings,
@@ -316,7 +362,12 @@ async def running(
             "watching the rules": service.keep_rules,
             "watching Redis": service.intake.watch,
             "trimming the history": service.keep_history_short,
+            "watching heartbeats": service.heartbeats.watch,
+            "watching senders": service.senders.watch,
+            "sending the canary": service.canary.watch,
         }
+        if service.outage is not None:
+            duties["watching PagerDuty"] = service.outage.watch
         if service.history_writer is not None:
             duties["writing the history"] = service.history_writer.run
         if service.shadow is not None:

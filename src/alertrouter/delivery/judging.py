@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
 import structlog
 
 from alertrouter import telemetry
-from alertrouter.alarms import SELF, SELF_DESTINATION
+from alertrouter.alarms import CANARY, HEARTBEAT, SELF, SELF_DESTINATION
 from alertrouter.alert import Alert
 from alertrouter.enrich import Enriched, enrich
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION, evaluate
+from alertrouter.rules.heartbeats import heard_in
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Verdict
 
 T = TypeVar("T")
@@ -35,18 +36,43 @@ class ActiveRules:
 
 
 def decide(alert: Alert, ruleset: Ruleset, now: int, counts: Counts | None, *, trace: bool = False) -> Decision:
-    """What the rules say, given what they counted. An alert about ourselves is beyond them.
+    """What the rules say, given what they counted. An alert about ourselves is beyond them, and so is a heartbeat.
 
     trace: record each rule looked at, with the reason in words; changes nothing else.
     """
     if alert.source == SELF:
-        return plain_decision(alert, SELF_DESTINATION)
-    return _or_plain(alert, lambda: evaluate(alert, ruleset, now, counts=counts, trace=trace), plain_decision)
+        return _of_ours(alert, ruleset)
+
+    def judge() -> Decision:
+        for heartbeat in heard_in(alert, ruleset.heartbeats, now) if ruleset.heartbeats else ():
+            if heartbeat.conditions:
+                return _dropped(alert, HEARTBEAT + heartbeat.name, "a heartbeat: it is noted, and pages nobody")
+        return evaluate(alert, ruleset, now, counts=counts, trace=trace)
+
+    return _or_plain(alert, judge, plain_decision)
 
 
 def show(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
     """What the responder sees."""
     return _or_plain(alert, lambda: enrich(alert, decision, ruleset), _plain)
+
+
+def _of_ours(alert: Alert, ruleset: Ruleset) -> Decision:
+    """The decision for an alert about ourselves, or about a heartbeat that is not heard: that pages whom it names."""
+    if alert.id == CANARY:
+        return _dropped(alert, "", "sent by alertrouter to itself, to see that alerts are judged")
+    silent = alert.fingerprint.removeprefix(HEARTBEAT) if alert.fingerprint.startswith(HEARTBEAT) else ""
+    service = next((each.service for each in ruleset.heartbeats if each.name == silent), "")
+    known = ruleset.services.get(service)
+    if known is None:
+        return plain_decision(alert, SELF_DESTINATION)
+    destination = f"pagerduty:{service}" if known.routing_key else DEFAULT_DESTINATION
+    return replace(plain_decision(alert, destination), service=service)
+
+
+def _dropped(alert: Alert, rule: str, reason: str) -> Decision:
+    decision = plain_decision(alert)
+    return replace(decision, verdict=Verdict.DROP, rule=rule, reason=reason, destinations=())
 
 
 def plain_decision(alert: Alert, destination: str = DEFAULT_DESTINATION) -> Decision:

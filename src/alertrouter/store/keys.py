@@ -23,6 +23,12 @@ class Keys:
     members:  prefix of one set per incident that several alerts share: `members` + destination + key
     epoch:    random text, as old as the data: another one means that what was stored is gone
     dead:     hash of dead letters, "<id> <version> <destination>" to JSON
+    heard:    zset of heartbeats by when they were last heard (ms)
+    watch:    hash of how heartbeats are watched: `since` when and until when (`at`) somebody did without a break, and
+              "h:<name>": "<first> <last>", when each was first and last asked after (all ms)
+    senders:  zset of senders by when one of their webhooks was last taken (ms)
+    refused:  hash of senders to what was refused since, as JSON: {"at": up to three times (ms), "said": words}
+    outage:   hash of what the second channel was told of PagerDuty: `told_at`, `failing_at` (ms)
     history:  capped stream of what was heard, what was sent, and how alerts ended
     """
 
@@ -40,6 +46,11 @@ class Keys:
     members: str
     epoch: str
     dead: str
+    heard: str
+    watch: str
+    senders: str
+    refused: str
+    outage: str
     history: str
 
 
@@ -61,5 +72,10 @@ def keys_of(instance: str) -> Keys:
         members=tag + "members:",
         epoch=tag + "epoch",
         dead=tag + "dead",
+        heard=tag + "heard",
+        watch=tag + "watch",
+        senders=tag + "senders",
+        refused=tag + "refused",
+        outage=tag + "outage",
         history=tag + "history",
     )

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -34,11 +35,34 @@ _answers = cache(telemetry.WEBHOOKS.labels)
 Accept = Callable[[Sequence[Alert]], Awaitable[Sequence[StrEnum]]]
 
 
-class Webhooks:
-    """The webhook endpoint. `accept` stores alerts and returns what each was; it raises StoreUnavailable."""
+class OnRefused(Protocol):
+    """Is told whose webhook was refused and why. known: whose it was needs no proof."""
 
-    def __init__(self, accept: Accept, tokens: Tokens, max_body_bytes: int) -> None:
+    def __call__(self, sender: str, words: str, *, known: bool) -> None: ...
+
+
+def _nobody(sender: str, words: str = "", *, known: bool = False) -> None:
+    """Nobody wants to know."""
+
+
+class Webhooks:
+    """The webhook endpoint. `accept` stores alerts and returns what each was; it raises StoreUnavailable.
+
+    `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx.
+    """
+
+    def __init__(
+        self,
+        accept: Accept,
+        tokens: Tokens,
+        max_body_bytes: int,
+        *,
+        on_taken: Callable[[str], None] = _nobody,
+        on_refused: OnRefused = _nobody,
+    ) -> None:
         self._accept = accept
+        self._on_taken = on_taken
+        self._on_refused = on_refused
         self._tokens = tokens
         self._max_body_bytes = max_body_bytes
         self._log = structlog.get_logger()
@@ -48,6 +72,9 @@ class Webhooks:
         sender = request.match_info["sender"]
         name = request.match_info.get("name", "")
         if not self._tokens.admit(request.headers):
+            if sender in PARSERS and (not name or _NAME.fullmatch(name)):
+                source = f"{sender}/{name}" if name else sender
+                self._on_refused(source, "401: missing or wrong token", known=not name)
             return self._answered(sender, unauthorized())
         parse = PARSERS.get(sender)
         if parse is None:
@@ -60,9 +87,11 @@ class Webhooks:
             payload = parse(body, request.headers.get("Content-Type", ""), source)
         except BadPayload as error:
             self._log.warning("payload not understood", source=source, status=error.status, reason=error.reason)
+            self._on_refused(source, f"{error.status}: {error.reason}", known=True)
             return self._answered(sender, _refusal(error.status, error.reason))
         self._report(source, sender, payload)
         if not payload.alerts and payload.skipped:
+            self._on_refused(source, "400: no usable alert in the payload", known=True)
             return self._answered(sender, _refusal(400, "no usable alert in the payload", _skipped(payload)))
         try:
             outcomes = await self._accept(payload.alerts)
@@ -70,6 +99,7 @@ class Webhooks:
             # the intake says once what is wrong; a line for each webhook of an outage would say nothing more
             self._log.debug("alerts not stored; the sender is asked to retry", source=source, reason=str(error))
             return self._answered(sender, _refusal(503, "not stored, try again"))
+        self._on_taken(source)
         counts: dict[str, int] = {}
         for outcome in outcomes:
             counts[outcome.value] = counts.get(outcome.value, 0) + 1
