@@ -38,6 +38,7 @@ class Canary:
         self._direct = direct
         self._clock = clock
         self._wake = wake
+        self._sent_at = 0
         self._judged_at = 0
         self._lost: bool | None = None  # None: an earlier process may have said so
 
@@ -46,25 +47,31 @@ class Canary:
         self._judged_at = self._clock()
 
     async def watch(self) -> None:
-        """Go round again and again. Redis being away is said elsewhere."""
+        """Send one again and again, and wait until it is judged. Redis being away is said elsewhere."""
         while True:
             try:
-                await self.go_round()
+                await self.send()
+                while not await self.is_through():
+                    await asyncio.sleep(_LOOK_EVERY_S)
             except StoreUnavailable as error:
                 _log.debug("no canary while Redis is away", error=str(error))
             await asyncio.sleep(_EVERY_S)
 
-    async def go_round(self) -> None:
-        """Send one, and wait until it is judged or lost. Raises StoreUnavailable."""
-        began = self._clock()
-        await self._store.accept([_CANARY_ALERT], began)
+    async def send(self) -> None:
+        """Send one. Raises StoreUnavailable."""
+        self._sent_at = self._clock()
+        await self._store.accept([_CANARY_ALERT], self._sent_at)
         self._wake()
-        while not await self._is_judged():
-            now = self._clock()
-            if now - max(began, self._judged_at) >= _STUCK_MS or now - began >= _SLOW_MS:
-                await self._raise(now - began)
-            await asyncio.sleep(_LOOK_EVERY_S)
-        await self._end()
+
+    async def is_through(self) -> bool:
+        """Whether it was judged; raises or ends the alarm, as it is. Raises StoreUnavailable."""
+        if await self._is_judged():
+            await self._end()
+            return True
+        now = self._clock()
+        if now - max(self._sent_at, self._judged_at) >= _STUCK_MS or now - self._sent_at >= _SLOW_MS:
+            await self._raise(now - self._sent_at)
+        return False
 
     async def _is_judged(self) -> bool:
         record = await self._store.record(CANARY)

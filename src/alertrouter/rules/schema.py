@@ -305,10 +305,12 @@ class LimitsShape(Shape):
 
 class HeartbeatShape(Shape):
     name: Annotated[str, AfterValidator(_rule_name), WithJsonSchema(_RULE_NAME)]
-    when: Texts | None = None
+    when: Annotated[
+        Texts | None, Field(description="The alert that is one, and so pages nobody. Or a list of them.")
+    ] = None
     source: Annotated[Texts | None, Field(description="The sender, such as alertmanager or alertmanager/prod.")] = None
     interval: Duration
-    grace: Duration = timedelta(minutes=1)
+    grace: Annotated[Duration, Field(json_schema_extra={"default": "1m"})] = timedelta(minutes=1)
     service: Annotated[Text | None, Field(description="Who is paged. Left out: alertrouter's own service.")] = None
     severity: Annotated[Severity, Field(strict=False)] = Severity.CRITICAL
 
