@@ -15,8 +15,8 @@ import structlog
 from aiohttp import web
 
 from alertrouter import __version__, telemetry
-from alertrouter.alarms import SELF_DESTINATION
-from alertrouter.alert import Alert
+from alertrouter.alarms import SELF_DESTINATION, alarm
+from alertrouter.alert import Alert, Severity
 from alertrouter.delivery.canary import Canary
 from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
@@ -58,6 +58,7 @@ _START_AGAIN_AFTER_S = 1.0
 _END_REQUESTS_WITHIN_S = 5.0
 _END_CHORES_WITHIN_S = 5.0
 _SKEW_WORTH_SAYING_MS = 1000
+_MOST_PROBLEMS_SHOWN = 20
 
 #: What goes on for as long as the service runs.
 Duty = Callable[[], Coroutine[Any, Any, None]]
@@ -133,7 +134,9 @@ class Service:
         except RulesInvalid as error:
             telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(0)
             _log.error("rules not reloaded; the old ones stay in force", errors=error.problems)
+            await self._say_of_rules(error.problems)
             raise
+        await self._say_of_rules(())
         before, self.rules = self.rules, self._put_in_force(ruleset)
         changed = ruleset.version != before.ruleset.version
         if changed:
@@ -141,6 +144,27 @@ class Service:
         if changed or self.rules.routing_keys != before.routing_keys:
             self.worker.rejudge()
         return ruleset
+
+    async def _say_of_rules(self, problems: Sequence[str]) -> None:
+        """Raise the alarm that the rules in the files are refused, or end it where it was raised."""
+        refused = alarm(
+            "rules-refused",
+            "the changed rules are faulty; the old ones stay in force" if problems else "the rules are sound",
+            severity=Severity.ERROR,
+            firing=bool(problems),
+            details={
+                "problems": list(problems[:_MOST_PROBLEMS_SHOWN]),
+                "what to do": "Mend them. This ends by itself.",
+            },
+        )
+        try:
+            if not problems and await self.store.record(refused.id) is None:
+                return
+            await self.store.accept([refused], self._clock())
+        except StoreUnavailable as error:
+            _log.warning("the alarm about the rules waits for the next reload", error=str(error))
+        else:
+            self.worker.wake()
 
     async def reloaded(self) -> Mapping[str, object]:
         """Reload, and say what is in force now."""
@@ -250,6 +274,7 @@ class Service:
 
     async def keep_rules(self) -> None:
         """Reload whenever the files change."""
+        await self._say_of_rules(())  # an earlier process may have found them faulty, and these are sound
         async for _ in changes(self._settings.rules, self._loaded):
             with suppress(RulesInvalid):  # said, counted, and shown by the metric
                 await self.reload()

@@ -199,6 +199,24 @@ async def test_what_could_not_be_said_is_said_when_pagerduty_is_back(rig: Rig, l
     assert [action for action, _ in rig.sent] == ["trigger"]
 
 
+async def test_redis_that_stays_away_is_said_past_it_and_ends_when_it_is_back(rig: Rig, lost: Lost) -> None:
+    for now in (0, 20 * SECOND - 1):
+        rig.clock.advance(now)
+        await lost.canary.cannot_get_in("no connection")
+    assert rig.sent == []
+    rig.clock.advance(1)
+    for _ in range(2):
+        await lost.canary.cannot_get_in("no connection")
+    [call] = rig.sandbox.events
+    assert call.event["dedup_key"] == "alertrouter:redis-away"
+    await lost.tell_redis()
+    await lost.canary.send()
+    await rig.settle()
+    assert [action for action, _ in rig.sent] == ["trigger", "resolve"]
+    await lost.canary.cannot_get_in("no connection")
+    assert len(rig.sent) == 2, "it was back in between"
+
+
 async def test_what_an_earlier_process_said_is_taken_back(rig: Rig, lost: Lost) -> None:
     await rig.hear(alarm("canary-lost", "stuck"))
     rig.clock.advance(MINUTE)

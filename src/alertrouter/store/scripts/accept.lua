@@ -144,7 +144,7 @@ for i = 1, #KEYS - 3 do
       if f[9] and f[9] ~= '' then
         for destination in string.gmatch(f[9], '[^\n]+') do redis.call('ZREM', ARGV[7] .. destination, id) end
       end
-      if id ~= 'alertrouter:canary' then -- ours, twice a minute, and nobody asks what became of it
+      if id ~= 'alertrouter:canary' then -- ours, three times a minute, and nobody asks what became of it
         put_down('heard', 'id', id, 'news', kind, 'version', version, 'alert', alert)
       end
     end
