@@ -99,6 +99,7 @@ class Canary:
 
     async def watch(self) -> None:
         """Send one again and again, and wait until it is judged."""
+        await asyncio.sleep(_EVERY_S)  # one that begins has other things to do
         while True:
             try:
                 await self.send()

@@ -21,6 +21,7 @@ for i = 1, #flat, 2 do
     watch[flat[i]] = tonumber(flat[i + 1])
   end
 end
+if count == 0 and next(known) == nil then return {} end
 local is_resumed = not watch.at or now - watch.at > pause
 local since = is_resumed and now or watch.since
 redis.call('HSET', KEYS[2], 'at', string.format('%.0f', math.max(now, watch.at or 0)), 'since', string.format('%.0f', since))
