@@ -18,6 +18,14 @@ OUR_OWN = frozenset({SELF, DIGEST})
 SELF_DESTINATION = "pagerduty:self"
 #: The sender of test pages, which no webhook can name either; they go through the rules.
 PAGE_TEST = "page-test"
+#: The alert that we send ourselves, to see that alerts are judged. It pages nobody. Redis' scripts keep it out of the
+#: history, by this id.
+CANARY = "alertrouter:canary"
+#: How the name of a heartbeat is marked: where it stands for the alarm that it is not heard, and where it stands for the
+#: rule that kept its alert from being sent.
+HEARTBEAT = "heartbeat:"
+#: How the name of a sender is marked where it stands for the alarm that its webhooks are refused.
+REFUSED_SENDER = "sender-refused:"
 
 
 def alarm(

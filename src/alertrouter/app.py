@@ -16,25 +16,32 @@ import structlog
 from aiohttp import web
 
 from alertrouter import __version__, telemetry
-from alertrouter.alarms import SELF_DESTINATION
-from alertrouter.alert import Alert
+from alertrouter.alarms import SELF_DESTINATION, alarm
+from alertrouter.alert import Alert, Severity
 from alertrouter.delivery.bounds import Bounds
+from alertrouter.delivery.canary import Canary
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
 from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
+from alertrouter.delivery.heartbeats import Heartbeats
 from alertrouter.delivery.intake import Intake
 from alertrouter.delivery.journal import Journal
 from alertrouter.delivery.judging import ActiveRules
+from alertrouter.delivery.outage import Outage, Reachability
 from alertrouter.delivery.page_testing import PageTests
+from alertrouter.delivery.reconcile import Plan
+from alertrouter.delivery.senders import Senders
 from alertrouter.delivery.shadow import Shadow
 from alertrouter.delivery.silencing import Silences
 from alertrouter.delivery.worker import Worker
 from alertrouter.destinations.pagerduty import FALLBACK, PagerDutyClient
+from alertrouter.destinations.second_channel import mail, signed_webhook
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
 from alertrouter.history.writing import HistoryFiles, HistoryWriter
+from alertrouter.record import Record
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
-from alertrouter.rules.model import Ruleset
+from alertrouter.rules.model import Decision, Ruleset
 from alertrouter.rules.revision import git_revision
 from alertrouter.rules.silences import Silence
 from alertrouter.rules.watch import changes, look
@@ -60,6 +67,7 @@ _START_AGAIN_AFTER_S = 1.0
 _END_REQUESTS_WITHIN_S = 5.0
 _END_CHORES_WITHIN_S = 5.0
 _SKEW_WORTH_SAYING_MS = 1000
+_MOST_PROBLEMS_SHOWN = 20
 
 #: What goes on for as long as the service runs.
 Duty = Callable[[], Coroutine[Any, Any, None]]
@@ -83,6 +91,7 @@ class Service:
         self._environ = environ
         self._clock = clock
         self.store = store
+        reachability = Reachability(pagerduty, clock)
         self._loaded = look(settings.rules)
         self._not_loaded: Sequence[str] = ()
         self.silences = Silences(store, clock, self._silence, known=self._is_known, closest=self.closest)
@@ -92,7 +101,7 @@ class Service:
         self.history_writer = self._history_writer(settings)
         self.worker = Worker(
             store,
-            pagerduty,
+            reachability,
             lambda: self.rules,
             clock,
             calls_per_minute=settings.pagerduty_calls_per_minute,
@@ -100,10 +109,15 @@ class Service:
             page_short=settings.page_short,
             held=lambda: self.intake.holds_sends() or self.silences.holds_sends(),
             on_away=lambda: self.intake.redis_failed(),
-            on_judged=self.shadow.heard if self.shadow else lambda *_: None,
+            on_judged=self._judged,
         )
         self.bounds = Bounds(store, clock, settings.max_pending)
-        direct = DirectPath(pagerduty, lambda: self.rules, clock, journal)
+        direct = DirectPath(reachability, lambda: self.rules, clock, journal)
+        wake = self.worker.wake
+        self.heartbeats = Heartbeats(store, lambda: self.rules, clock, wake, fail_open=settings.fail_open)
+        self.senders = Senders(store, clock, wake)
+        self.canary = Canary(store, direct, clock, wake)
+        self.outage = self._second_channel(settings, reachability)
         self.intake = Intake(
             store,
             direct,
@@ -132,7 +146,7 @@ class Service:
         """Take `alerts` in and wake the worker. Raises StoreUnavailable, also while draining."""
         if self.draining:
             raise StoreUnavailable("shutting down")
-        outcomes = await self.intake.accept(alerts)
+        outcomes = await self.heartbeats.take(alerts, self.intake.accept)
         self.worker.wake()
         return outcomes
 
@@ -149,7 +163,9 @@ class Service:
             self._not_loaded = error.problems
             telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(0)
             _log.error("rules not reloaded; the old ones stay in force", errors=error.problems)
+            await self._say_of_rules(error.problems)
             raise
+        await self._say_of_rules(())
         before, self.rules = self.rules, self._put_in_force(ruleset)
         changed = ruleset.version != before.ruleset.version
         if changed:
@@ -157,6 +173,27 @@ class Service:
         if changed or self.rules.routing_keys != before.routing_keys:
             self.worker.rejudge()
         return ruleset
+
+    async def _say_of_rules(self, problems: Sequence[str]) -> None:
+        """Raise the alarm that the rules in the files are refused, or end it where it was raised."""
+        refused = alarm(
+            "rules-refused",
+            "the changed rules are faulty; the old ones stay in force" if problems else "the rules are sound",
+            severity=Severity.ERROR,
+            firing=bool(problems),
+            details={
+                "problems": list(problems[:_MOST_PROBLEMS_SHOWN]),
+                "what to do": "Mend them. This ends by itself.",
+            },
+        )
+        try:
+            if not problems and await self.store.record(refused.id) is None:
+                return
+            await self.store.accept([refused], self._clock())
+        except StoreUnavailable as error:
+            _log.warning("the alarm about the rules waits for the next reload", error=str(error))
+        else:
+            self.worker.wake()
 
     async def reloaded(self) -> Mapping[str, object]:
         """Reload, and say what is in force now."""
@@ -190,6 +227,30 @@ class Service:
         """Whether an alert of that id was heard, or some share the incident of that key."""
         return await self.store.record(alert) is not None or bool(
             await self.store.sharing(alert, self.rules.routing_keys)
+        )
+
+    def _judged(self, record: Record, decision: Decision, plan: Plan, now: int) -> None:
+        self.canary.judged()
+        if self.shadow is not None:
+            self.shadow.heard(record, decision, plan, now)
+
+    def _second_channel(self, settings: Settings, reachability: Reachability) -> Outage | None:
+        """What tells people of PagerDuty's outages by the channels that are set. Raises SettingsInvalid."""
+        url, secret = settings.second_channel_webhook_url, settings.second_channel_webhook_secret
+        smtp_url = settings.second_channel_smtp_url
+        if url is None and smtp_url is None:
+            return None
+        return Outage(
+            self.store,
+            reachability,
+            lambda: self.rules,
+            self._clock,
+            signed_webhook(url.get_secret_value(), secret.get_secret_value() if secret else "") if url else None,
+            mail(smtp_url.get_secret_value(), settings.second_channel_mail_from, settings.second_channel_mail_to)
+            if smtp_url
+            else None,
+            after_ms=settings.second_channel_after,
+            instance=settings.instance,
         )
 
     def _history_writer(self, settings: Settings) -> HistoryWriter | None:
@@ -254,6 +315,9 @@ class Service:
             *self.letter_keeper.warnings(),
             *self.bounds.warnings(),
             *(self.health.warnings if self.health is not None else ()),
+            *self.heartbeats.warnings(),
+            *self.senders.warnings(),
+            *(self.outage.warnings() if self.outage is not None else ()),
             *(
                 [
                     f"the history cannot be written to ALERTROUTER_HISTORY_PATH ({self.history_writer.problem}); make it "
@@ -302,6 +366,7 @@ class Service:
 
     async def keep_rules(self) -> None:
         """Reload whenever the files change."""
+        await self._say_of_rules(())  # an earlier process may have found them faulty, and these are sound
         async for _ in changes(self._settings.rules, self._loaded):
             with suppress(RulesInvalid):  # said, counted, and shown by the metric
                 await self.reload()
@@ -324,7 +389,14 @@ class Service:
         """The HTTP application."""
         settings = self._settings
         tokens = Tokens(token.get_secret_value() for token in settings.webhook_tokens)
-        webhooks = Webhooks(self.accept, self.unreadable.keep, tokens, settings.max_body_bytes)
+        webhooks = Webhooks(
+            self.accept,
+            self.unreadable.keep,
+            tokens,
+            settings.max_body_bytes,
+            on_taken=self.senders.taken,
+            on_refused=self.senders.refused,
+        )
         operations = Operations(
             missing=self.missing,
             warnings=self.warnings,
@@ -431,7 +503,12 @@ async def running(
             "looking for silences": service.silences.watch,
             "resolving test pages": service.page_tests.watch,
             "watching the bounds": service.watch_bounds,
+            "watching heartbeats": service.heartbeats.watch,
+            "watching senders": service.senders.watch,
+            "sending the canary": service.canary.watch,
         }
+        if service.outage is not None:
+            duties["watching PagerDuty"] = service.outage.watch
         if service.history_writer is not None:
             duties["writing the history"] = service.history_writer.run
         if service.shadow is not None:

@@ -29,6 +29,9 @@ _SECRETS = frozenset(
         "pagerduty_routing_key",
         "pagerduty_fallback_routing_key",
         "pagerduty_self_routing_key",
+        "second_channel_smtp_url",
+        "second_channel_webhook_secret",
+        "second_channel_webhook_url",
         "webhook_tokens",
     }
 )
@@ -67,6 +70,12 @@ class Settings(BaseModel):
     shadow_rules: Path | None = None
     page_short: bool = False
     fail_open: bool = True
+    second_channel_after: int = 2 * 60_000
+    second_channel_webhook_url: SecretStr | None = None
+    second_channel_webhook_secret: SecretStr | None = None
+    second_channel_smtp_url: SecretStr | None = None
+    second_channel_mail_from: str = ""
+    second_channel_mail_to: tuple[str, ...] = ()
 
     @field_validator("pagerduty_routing_key", "pagerduty_fallback_routing_key", "pagerduty_self_routing_key")
     @classmethod
@@ -76,12 +85,14 @@ class Settings(BaseModel):
             raise ValueError("a routing key is 32 letters and digits")
         return value
 
-    @field_validator("webhook_tokens", mode="before")
+    @field_validator("webhook_tokens", "second_channel_mail_to", mode="before")
     @classmethod
-    def _split_tokens(cls, value: object) -> object:
-        return [token.strip() for token in value.split(",") if token.strip()] if isinstance(value, str) else value
+    def _split(cls, value: object) -> object:
+        return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
-    @field_validator("dedup_window", "resend_after", "drain_timeout", "retention", mode="before")
+    @field_validator(
+        "dedup_window", "resend_after", "drain_timeout", "retention", "second_channel_after", mode="before"
+    )
     @classmethod
     def _duration(cls, value: object) -> object:
         if not isinstance(value, str):

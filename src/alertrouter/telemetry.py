@@ -137,6 +137,17 @@ SHADOW_SKIPPED = Counter(
 SHADOW_RULES_LOADED = Gauge(
     "alertrouter_shadow_rules_loaded", "1 if the last load of the shadow rules succeeded, else 0.", registry=REGISTRY
 )
+HEARTBEATS_SILENT = Gauge(
+    "alertrouter_heartbeats_silent", "Heartbeats of alertrouter.yaml that are not heard.", registry=REGISTRY
+)
+CANARY_LOST = Gauge(
+    "alertrouter_canary_lost", "1 while the alert that we send ourselves is not judged.", registry=REGISTRY
+)
+PAGERDUTY_FAILING_SINCE = Gauge(
+    "alertrouter_pagerduty_failing_since_timestamp_seconds",
+    "When the first of the calls was that PagerDuty has not answered since; 0 while it answers.",
+    registry=REGISTRY,
+)
 BUILD_INFO = Gauge("alertrouter_build_info", "Version of the running program.", ["version"], registry=REGISTRY)
 
 _MOST_RULE_LABELS = 500

@@ -299,14 +299,17 @@ async def test_reload_puts_new_rules_in_force_and_keeps_the_old_when_faulty(
     assert "alertrouter_rules_last_reload_successful 0.0" in (await client.get("/metrics"))[1]
     assert (await client.get("/-/ready"))[0] == 200
     await client.post(PATH, alertmanager_body(alertmanager_alert()))
-    await sandbox.wait_for(lambda events: len(events) == 1)
+    of_rules, _ = await sandbox.wait_for(lambda events: len(events) == 2)
+    assert (of_rules.event["event_action"], of_rules.event["dedup_key"]) == ("trigger", "alertrouter:rules-refused")
 
     write_rules(rules, {"router.yaml": "sets: {start: []}\ncatch_all: {route_to: search-service}\n"})
     assert (await client.post("/-/reload"))[0] == 200
     assert "alertrouter_rules_last_reload_successful 1.0" in (await client.get("/metrics"))[1]
+    over = (await sandbox.wait_for(lambda events: len(events) == 3))[2]
+    assert (over.event["event_action"], over.event["dedup_key"]) == ("resolve", "alertrouter:rules-refused")
     await client.post(PATH, alertmanager_body(alertmanager_alert(n="2")))
-    events = await sandbox.wait_for(lambda events: len(events) == 2)
-    assert events[1].event["payload"]["custom_details"]["team"] == "team-discovery"
+    events = await sandbox.wait_for(lambda events: len(events) == 4)
+    assert events[3].event["payload"]["custom_details"]["team"] == "team-discovery"
 
 
 async def test_what_became_of_an_alert_can_be_asked(client: Client, sandbox: Sandbox) -> None:

@@ -12,10 +12,11 @@ import structlog
 from msgspec.structs import replace
 
 from alertrouter import telemetry
-from alertrouter.alarms import DIGEST, PAGE_TEST, SELF, SELF_DESTINATION
+from alertrouter.alarms import CANARY, DIGEST, HEARTBEAT, PAGE_TEST, SELF, SELF_DESTINATION
 from alertrouter.alert import Alert
 from alertrouter.enrich import Enriched, enrich
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION, destination_of, evaluate
+from alertrouter.rules.heartbeats import heard_in
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Verdict
 
 T = TypeVar("T")
@@ -45,16 +46,23 @@ class ActiveRules:
 
 
 def decide(alert: Alert, ruleset: Ruleset, now: int, counts: Counts | None, *, trace: bool = False) -> Decision:
-    """What the rules say, given what they counted. An alert of our own is beyond them.
+    """What the rules say, given what they counted. An alert of our own is beyond them, and so is a heartbeat.
 
     trace: record each rule looked at, with the reason in words; changes nothing else.
     """
     if alert.source == SELF:
-        return plain_decision(alert, SELF_DESTINATION)
+        return _of_ours(alert, ruleset)
     if alert.source == DIGEST:
         service = alert.fingerprint if alert.fingerprint in ruleset.services else ""
         return plain_decision(alert, destination_of(service, ruleset), service)
-    return _or_plain(alert, lambda: evaluate(alert, ruleset, now, counts=counts, trace=trace), plain_decision)
+
+    def judge() -> Decision:
+        for heartbeat in heard_in(alert, ruleset.heartbeats, now) if ruleset.heartbeats else ():
+            if heartbeat.conditions:
+                return _dropped(alert, HEARTBEAT + heartbeat.name, "a heartbeat: it is noted, and pages nobody")
+        return evaluate(alert, ruleset, now, counts=counts, trace=trace)
+
+    return _or_plain(alert, judge, plain_decision)
 
 
 def show(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
@@ -63,6 +71,22 @@ def show(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
     if alert.source == PAGE_TEST:
         shown = dataclasses.replace(shown, event=replace(shown.event, summary=TEST_MARK + shown.event.summary))
     return shown
+
+
+def _of_ours(alert: Alert, ruleset: Ruleset) -> Decision:
+    """The decision for an alert about ourselves, or about a heartbeat that is not heard: that pages whom it names."""
+    if alert.id == CANARY:
+        return _dropped(alert, "", "sent by alertrouter to itself, to see that alerts are judged")
+    silent = alert.fingerprint.removeprefix(HEARTBEAT) if alert.fingerprint.startswith(HEARTBEAT) else ""
+    service = next((each.service for each in ruleset.heartbeats if each.name == silent), "")
+    if service not in ruleset.services:
+        return plain_decision(alert, SELF_DESTINATION)
+    return plain_decision(alert, destination_of(service, ruleset), service)
+
+
+def _dropped(alert: Alert, rule: str, reason: str) -> Decision:
+    decision = plain_decision(alert)
+    return dataclasses.replace(decision, verdict=Verdict.DROP, rule=rule, reason=reason, destinations=())
 
 
 def plain_decision(alert: Alert, destination: str = DEFAULT_DESTINATION, service: str = "") -> Decision:

@@ -18,7 +18,7 @@ import structlog
 from msgspec.structs import replace
 
 from alertrouter import telemetry
-from alertrouter.alarms import DIGEST, OUR_OWN, alarm
+from alertrouter.alarms import CANARY, DIGEST, OUR_OWN, alarm
 from alertrouter.alert import Alert, Status
 from alertrouter.delivery.backoff import delay_ms, pause_ms
 from alertrouter.delivery.digest import Digests, Limits
@@ -249,7 +249,7 @@ class Worker:
         self._on_judged(record, decision, plan, now)
         for rule in decision.matched:
             telemetry.count_rule_match(rule)
-        if plan.outcome not in (Outcome.PENDING, record.outcome):
+        if plan.outcome not in (Outcome.PENDING, record.outcome) and record.id != CANARY:
             telemetry.ALERTS_ENDED.labels(plan.outcome.value).inc()
             self._log.info(
                 "alert ended",

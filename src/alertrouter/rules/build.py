@@ -219,7 +219,7 @@ class _Builder:
         if any(condition.counts for condition in conditions):
             remedy = "write a variable of the type `trigger_count`"
             self._add((*path, "when"), f"the condition of a cache variable cannot count; {remedy}")
-        looks_back = any(node.root == "cache_var" for each in conditions for node in _paths(each))
+        looks_back = any(node.root == "cache_var" for each in conditions for node in paths_in(each))
         key = f"{self.name}/cache/{shape.name}"
         out_of_place = ("over",) if shape.type == "recent_value" else ("source", "regex")
         for name in out_of_place:
@@ -231,7 +231,7 @@ class _Builder:
             if shape.over is None:
                 self._add(path, "a trigger_count needs its time: write `over: 10m`")
                 return None
-            return TriggerCount(shape.name, key, conditions, looks_back, _in_ms(shape.over))
+            return TriggerCount(shape.name, key, conditions, looks_back, in_ms(shape.over))
         pattern = TextBuilder(self.document, path, self.problems, self.cached).recent_value(shape)
         if pattern is None:
             return None
@@ -255,11 +255,11 @@ class _Builder:
             try:
                 condition = compile_condition(text)
             except ConditionError as error:
-                offset = _offset(text, error.line, error.column)
+                offset = offset_in(text, error.line, error.column)
                 self.problems.append(self.document.problem_within(where, offset, error.message, error.check))
                 continue
             if "cache_var" in text:  # few have one, and to walk through all is dear
-                for node in _paths(condition):
+                for node in paths_in(condition):
                     if node.root == "cache_var" and (unknown := unknown_cache_variable(node.keys, self.cached)):
                         self.problems.append(self.document.problem_within(where, node.span.start, unknown))
             yield condition
@@ -278,7 +278,7 @@ class _Builder:
             priority=shape.priority or "",
             suppress=ended if shape.suppress else None,
             drop=ended if shape.drop else None,
-            suspend_ms=_in_ms(shape.suspend) if shape.suspend else 0,
+            suspend_ms=in_ms(shape.suspend) if shape.suspend else 0,
             event_action=shape.event_action or "",
             escalation_policy=shape.escalation_policy or "",
             annotate=tuple(texts.notes(shape.annotate or ())),
@@ -340,7 +340,7 @@ class _Builder:
                 "bare-suppression",
             )
         longest = self.config.limits.longest_suppression if self.config else None
-        if longest and shape.expires and self.now is not None and shape.expires - self.now > _in_ms(longest):
+        if longest and shape.expires and self.now is not None and shape.expires - self.now > in_ms(longest):
             message = f"it lasts longer than `longest_suppression` in {CONFIG} allows; choose an earlier end"
             self._add((*path, "expires"), message, "endless-suppression")
         return Suppression(owner or "", shape.reason or "", shape.expires or 0)
@@ -382,15 +382,15 @@ def _runbook(written: str, config: ConfigShape | None) -> str:
     return f"{base.rstrip('/')}/{written}"
 
 
-def _in_ms(duration: timedelta) -> int:
+def in_ms(duration: timedelta) -> int:
     return duration // timedelta(milliseconds=1)
 
 
-def _paths(condition: Condition) -> Iterable[Path]:
+def paths_in(condition: Condition) -> Iterable[Path]:
     return (node for node in walk(condition.tree) if isinstance(node, Path))
 
 
-def _offset(text: str, line: int, column: int) -> int:
+def offset_in(text: str, line: int, column: int) -> int:
     """Where a line and column of a condition are in its text."""
     lines = text.split("\n")
     return sum(len(each) + 1 for each in lines[: line - 1]) + column - 1

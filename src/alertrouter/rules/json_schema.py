@@ -26,7 +26,10 @@ _HELP = {
     "automation": "A web address to post to, or a job to run.",
     "auto_send": "true: run it at once. Else it is only offered to the responder.",
     "dedup_key": "Alerts of one key are one incident. A text with fields in double braces.",
+    "grace": "How much later than its interval a heartbeat may come, such as 1m.",
     "headers": "Headers of the request. A secret only by where it is found: {env: ...} or {file: ...}.",
+    "heartbeats": "Alerts that always fire: whoever sends one and stops is paged for.",
+    "interval": "How often the heartbeat comes, such as 5m.",
     "job": "The job of the runner.",
     "parameters": "What is sent along. Texts may hold fields in double braces.",
     "trigger_types": "For an alert in which state: alert_triggered, alert_suspended or alert_suppressed.",
@@ -139,5 +142,5 @@ def _readable(schema: dict[str, Any]) -> dict[str, Any]:
         for key, each in definition.get("properties", {}).items():
             each.pop("title", None)
             if key in _HELP:
-                each["description"] = _HELP[key]
+                each.setdefault("description", _HELP[key])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

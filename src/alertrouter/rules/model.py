@@ -231,6 +231,30 @@ class Orchestration:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A sign of life that is expected every `interval_ms`, and missed when it is `grace_ms` late.
+
+    conditions: one of them is enough; an alert that they name is a heartbeat and pages nobody. Without them every
+                alert of `sources` is a sign of life, and goes its own way.
+    sources:    the senders it may come from; empty for any.
+    service:    who is paged for its silence; "" for our own.
+    """
+
+    name: str
+    conditions: tuple[Condition, ...]
+    sources: tuple[str, ...]
+    interval_ms: int
+    grace_ms: int
+    service: str
+    severity: Severity
+
+    @property
+    def silent_after_ms(self) -> int:
+        """How long it may not be heard."""
+        return self.interval_ms + self.grace_ms
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """Everything in a rules directory, loaded whole. Never changed once built.
 
@@ -250,3 +274,4 @@ class Ruleset:
     version: str = ""
     quarantined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     silences: tuple[Silence, ...] = ()
+    heartbeats: tuple[Heartbeat, ...] = ()

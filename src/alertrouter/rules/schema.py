@@ -307,14 +307,27 @@ class LimitsShape(Shape):
     longest_suppression: Duration | None = None
 
 
+class HeartbeatShape(Shape):
+    name: Annotated[str, AfterValidator(_rule_name), WithJsonSchema(_RULE_NAME)]
+    when: Annotated[
+        Texts | None, Field(description="The alert that is one, and so pages nobody. Or a list of them.")
+    ] = None
+    source: Annotated[Texts | None, Field(description="The sender, such as alertmanager or alertmanager/prod.")] = None
+    interval: Duration
+    grace: Annotated[Duration, Field(json_schema_extra={"default": "1m"})] = timedelta(minutes=1)
+    service: Annotated[Text | None, Field(description="Who is paged. Left out: alertrouter's own service.")] = None
+    severity: Annotated[Severity, Field(strict=False)] = Severity.CRITICAL
+
+
 class ConfigShape(Shape):
-    """alertrouter.yaml. The last four sections are read by others, who know what may stand in them."""
+    """alertrouter.yaml. `sources` and the last three sections are read by others, who know what may stand in them."""
 
     runbook_base: WebAddress | None = None
     priorities: dict[Text, PriorityShape] = {}
     destinations: dict[DestinationKind, dict[Text, dict[str, Any]]] = {}
     sources: Any = None
     limits: LimitsShape = LimitsShape()
+    heartbeats: list[HeartbeatShape] = []
     dedup: Any = None
     redis: Any = None
     settings: Any = None

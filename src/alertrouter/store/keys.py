@@ -31,6 +31,12 @@ class Keys:
     letters:  zset of the same by their numbers, which are the times (ms) they were written, made unique
     bodies:   prefix of one zset per sender, of its unreadable bodies among the dead letters: `bodies` + sender
     noticed:  zset of senders by when somebody was last told that they cannot be understood (ms)
+    heard:    zset of heartbeats by when they were last heard (ms)
+    watch:    hash of how heartbeats are watched: `since` when and until when (`at`) somebody did without a break, and
+              "h:<name>": "<first> <last>", when each was first and last asked after (all ms)
+    senders:  zset of senders by when one of their webhooks was last taken (ms)
+    refused:  hash of senders to what was refused since, as JSON: {"at": up to three times (ms), "said": words}
+    outage:   hash of what the second channel was told of PagerDuty: `told_at`, `failing_at` (ms)
     history:  capped stream of what was heard, what was sent, and how alerts ended
     silences: hash of what people on call keep back, id to JSON
     tests:    zset of ids of test pages, by when each is to be resolved (ms)
@@ -58,6 +64,11 @@ class Keys:
     letters: str
     bodies: str
     noticed: str
+    heard: str
+    watch: str
+    senders: str
+    refused: str
+    outage: str
     history: str
     silences: str
     tests: str
@@ -89,6 +100,11 @@ def keys_of(instance: str) -> Keys:
         letters=tag + "letters",
         bodies=tag + "bodies:",
         noticed=tag + "noticed",
+        heard=tag + "heard",
+        watch=tag + "watch",
+        senders=tag + "senders",
+        refused=tag + "refused",
+        outage=tag + "outage",
         history=tag + "history",
         silences=tag + "silences",
         tests=tag + "tests",

@@ -19,7 +19,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from alertrouter.alarms import alarm
+from alertrouter.alarms import HEARTBEAT, REFUSED_SENDER, SELF, alarm
 from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import ForeignData, StoreUnavailable
 from alertrouter.letter import LARGEST_ALERT, Kind, Letter
@@ -51,6 +51,20 @@ CLOSED_LIFETIME_MS = 24 * 3600 * 1000
 FORGOTTEN_AFTER_MS = 48 * 3600 * 1000
 #: Entries. A heard one holds its alert, about 3 kB; the others take some 200 bytes.
 HISTORY_LENGTH = 100_000
+
+#: Who watches heartbeats does so every two seconds. After a longer pause nobody knows what was missed in it.
+WATCH_PAUSE_MS = 10_000
+#: A heartbeat is gone when no replica has had it in its rules for that long: they do not all reload at once.
+_HEARTBEAT_GONE_MS = 5 * 60_000
+#: A sender is refused when so many of its webhooks were within that time, and none was taken since.
+REFUSALS = 3
+REFUSED_WITHIN_MS = 5 * 60_000
+_REFUSAL_FORGOTTEN_MS = 3600_000
+_SENDER_FORGOTTEN_MS = 30 * 24 * 3600_000
+#: The second channel is told of an outage that goes on not oftener than that.
+TOLD_EVERY_MS = 15 * 60_000
+#: An outage is over when no replica has seen it for that long.
+OUTAGE_OVER_MS = 30_000
 
 #: How much of Redis is searched for ids: each step holds it for about a millisecond.
 _SCANS = 50
@@ -84,6 +98,7 @@ _SCRIPTS = {
     "end_silence": "hash stream",
     "forget_noticed": "zset",
     "gather": "zset",
+    "heartbeats": "zset hash",
     "judged": "zset zset set stream zset",
     "keep_body": "hash zset zset zset",
     "leave_incident": "set",
@@ -91,19 +106,22 @@ _SCRIPTS = {
     "letters_extent": "hash zset",
     "look": "hash zset hash zset",
     "look_at_counts": "zset hash",
+    "outage": "hash",
     "recall": "zset zset",
     "redrive": "zset zset hash zset stream",
     "repair_members": "set zset",
     "replay": "zset stream zset",
+    "senders": "zset hash",
     "settle": "zset zset hash stream zset zset zset hash",
     "storms": "set hash hash",
     "sweep": "zset stream",
+    "unsent": "zset set zset",
 }
 #: The script that is refused when Redis is full. The others drain it.
 _REFUSED_WHEN_FULL = "accept"
 #: The scripts that Redis itself keeps from changing anything; when it is full they run all the same.
 #: https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags
-_READ_ONLY = frozenset({"letters", "letters_extent", "look", "look_at_counts"})
+_READ_ONLY = frozenset({"letters", "letters_extent", "look", "look_at_counts", "unsent"})
 #: What was taken in while Redis was away is taken in by the same script, and not refused.
 _FILES = {"replay": "accept"}
 _CHECK_TYPES = """\
@@ -249,6 +267,34 @@ class Gathered:
     rank: int
     number: int
     first: tuple[Alert, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is watched, a heartbeat or a sender, and how it is.
+
+    state:     of a heartbeat heard, silent, waiting (it has not had all its time) or gone (from the rules);
+               of a sender refused, taken again, or some (refusals, too few to be said).
+    at:        when a heartbeat was last heard (ms), 0 for never.
+    words:     why a sender was refused.
+    alarmed:   whether the alarm about it is firing.
+    """
+
+    name: str
+    state: str
+    alarmed: bool
+    at: int = 0
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A webhook that was refused. known: whose it is needs no proof, so that it counts though none was ever taken."""
+
+    sender: str
+    at: int
+    known: bool
+    words: str
 
 
 class Result(StrEnum):
@@ -793,6 +839,87 @@ class AlertStore:
             ),
         )
 
+    async def hear_heartbeats(self, heard: Mapping[str, int]) -> None:
+        """Put down when heartbeats were heard (ms)."""
+        async with _as_unavailable():
+            await self._client.zadd(self.keys.heard, dict(heard), gt=True)
+
+    async def heartbeats(self, expected: Mapping[str, int], heard: Mapping[str, int], now: int) -> list[Watched]:
+        """How heartbeats are, each `expected` to be heard within that many ms; with what was `heard`."""
+        keys = self.keys
+        flat = await self._run(
+            "heartbeats",
+            [keys.heard, keys.watch],
+            [
+                now,
+                WATCH_PAUSE_MS,
+                _HEARTBEAT_GONE_MS,
+                f"{keys.alert}{SELF}:{HEARTBEAT}",
+                len(expected),
+                *_pairs(expected),
+                *_pairs(heard),
+            ],
+        )
+        return [
+            Watched(name.decode(), state.decode(), alarmed == b"1", at=int(at))
+            for name, state, at, alarmed in _by(4, flat)
+        ]
+
+    async def senders(self, taken: Mapping[str, int], refusals: Sequence[Refusal], now: int) -> list[Watched]:
+        """How senders are that were refused since they were last `taken` (ms); with the `refusals` of late."""
+        keys = self.keys
+        flat = await self._run(
+            "senders",
+            [keys.senders, keys.refused],
+            [
+                now,
+                REFUSALS,
+                REFUSED_WITHIN_MS,
+                f"{keys.alert}{SELF}:{REFUSED_SENDER}",
+                _REFUSAL_FORGOTTEN_MS,
+                _SENDER_FORGOTTEN_MS,
+                len(taken),
+                *_pairs(taken),
+                *(word for each in refusals for word in (each.sender, each.at, int(each.known), each.words)),
+            ],
+        )
+        return [
+            Watched(sender.decode(), state.decode(), alarmed == b"1", words=words.decode(errors="replace"))
+            for sender, state, words, alarmed in _by(4, flat)
+        ]
+
+    async def unsent(self, ranks: int, most: int) -> list[tuple[Record, bool]]:
+        """Alerts that fire and are on their way: of each queue up to `most`, of those that wait the first `ranks` only.
+
+        Each with whether it stands in such a queue. Changes nothing.
+        """
+        keys = self.keys
+        found = await self._run(
+            "unsent",
+            [keys.due, keys.waiting, keys.owners],
+            [most, keys.alert, keys.wait, keys.leases, ranks * _RANK_STEP],
+        )
+        records = []
+        for _, waits, flat in found:
+            try:
+                records.append((_record_from(dict(zip(flat[::2], flat[1::2], strict=True))), waits == b"1"))
+            except (KeyError, ValueError, msgspec.MsgspecError):
+                continue  # whoever claims it says so
+        return records
+
+    async def tell_of_outage(self, failing: bool, now: int) -> str:
+        """What this replica is to tell the second channel of PagerDuty: began, continues, over, or "" for nothing."""
+        arguments = [now, int(failing), TOLD_EVERY_MS, OUTAGE_OVER_MS]
+        return cast(bytes, await self._run("outage", [self.keys.outage], arguments)).decode()
+
+    async def outage_untold(self, what: str, now: int) -> None:
+        """The second channel could not be told `what`: it is to be told again."""
+        async with _as_unavailable():
+            if what == "over":
+                await self._client.hset(self.keys.outage, "told_at", now)
+            elif what == "began":
+                await self._client.hdel(self.keys.outage, "told_at")
+
     async def some_ids(self) -> list[str]:
         """Ids of alerts on record, in no order; of some where there are very many."""
         prefix = self.keys.alert.encode()
@@ -1037,6 +1164,14 @@ async def _as_unavailable() -> AsyncIterator[None]:
         yield
     except (RedisError, OSError, TimeoutError) as error:
         raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
+
+
+def _pairs(times: Mapping[str, int]) -> Iterable[str | int]:
+    return (word for pair in times.items() for word in pair)
+
+
+def _by(width: int, flat: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+    return (flat[at : at + width] for at in range(0, len(flat), width))
 
 
 @cache

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -36,17 +37,39 @@ Accept = Callable[[Sequence[Alert]], Awaitable[Sequence[StrEnum]]]
 Keep = Callable[[str, bytes, str, int, str], Awaitable[None]]
 
 
+class OnRefused(Protocol):
+    """Is told whose webhook was refused and why. known: whose it was needs no proof."""
+
+    def __call__(self, sender: str, words: str, *, known: bool) -> None: ...
+
+
+def _nobody(sender: str, words: str = "", *, known: bool = False) -> None:
+    """Nobody wants to know."""
+
+
 class Webhooks:
     """The webhook endpoint.
 
     accept:  stores alerts and returns what each was.
     keep:    keeps a body that was not understood, whole or in part.
     Both raise StoreUnavailable: then the sender is to try again.
+    `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx.
     """
 
-    def __init__(self, accept: Accept, keep: Keep, tokens: Tokens, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        accept: Accept,
+        keep: Keep,
+        tokens: Tokens,
+        max_body_bytes: int,
+        *,
+        on_taken: Callable[[str], None] = _nobody,
+        on_refused: OnRefused = _nobody,
+    ) -> None:
         self._accept = accept
         self._keep = keep
+        self._on_taken = on_taken
+        self._on_refused = on_refused
         self._tokens = tokens
         self._max_body_bytes = max_body_bytes
         self._log = structlog.get_logger()
@@ -56,6 +79,9 @@ class Webhooks:
         sender = request.match_info["sender"]
         name = request.match_info.get("name", "")
         if not self._tokens.admit(request.headers):
+            if sender in PARSERS and (not name or _NAME.fullmatch(name)):
+                source = f"{sender}/{name}" if name else sender
+                self._on_refused(source, "401: missing or wrong token", known=not name)
             return self._answered(sender, unauthorized())
         parse = PARSERS.get(sender)
         if parse is None:
@@ -71,6 +97,7 @@ class Webhooks:
                 payload = parse(body, content_type, source)
             except BadPayload as error:
                 self._log.warning("payload not understood", source=source, status=error.status, reason=error.reason)
+                self._on_refused(source, f"{error.status}: {error.reason}", known=True)
                 if error.status == 400:
                     # what cannot be decompressed is kept as it came
                     await self._keep(source, body or await request.read(), content_type, 400, error.reason)
@@ -81,11 +108,13 @@ class Webhooks:
                 what = f"{len(payload.skipped)} of its alerts cannot be used: {payload.skipped[0].reason}"
                 await self._keep(source, body, content_type, 202 if payload.alerts else 400, what)
                 if not payload.alerts:
+                    self._on_refused(source, "400: no usable alert in the payload", known=True)
                     return self._answered(sender, _refusal(400, "no usable alert in the payload", _skipped(payload)))
         except StoreUnavailable as error:
             # the intake says once what is wrong; a line for each webhook of an outage would say nothing more
             self._log.debug("alerts not stored; the sender is asked to retry", source=source, reason=str(error))
             return self._answered(sender, _refusal(503, "not stored, try again"))
+        self._on_taken(source)
         counts: dict[str, int] = {}
         for outcome in outcomes:
             counts[outcome.value] = counts.get(outcome.value, 0) + 1

@@ -53,7 +53,7 @@ while at < #ARGV do
     if sends == 0 then redis.call('HDEL', key, 'takeovers') end -- it was judged, and its worker is still there
     if parked == '1' then redis.call('ZADD', KEYS[5], ARGV[1], id) else redis.call('ZREM', KEYS[5], id) end
     if wake_at ~= '0' then redis.call('ZADD', KEYS[1], 'LT', wake_at, id) end
-    if ARGV[5] ~= '0' and outcome ~= 'pending' and outcome ~= f[3] then
+    if ARGV[5] ~= '0' and outcome ~= 'pending' and outcome ~= f[3] and id ~= 'alertrouter:canary' then
       redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'kind', 'ended', 'id', id, 'at', ARGV[1],
         'version', version, 'outcome', outcome, 'rule', rule, 'reason', reason, 'service', service)
     end

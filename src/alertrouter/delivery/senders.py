@@ -1,0 +1,123 @@
+"""Senders whose webhooks are refused: all their alerts are being lost, and no sender says so.
+
+The request only notes it in memory; every two seconds it is put down in Redis, where replicas count together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from alertrouter.alarms import REFUSED_SENDER, alarm
+from alertrouter.alert import Alert
+from alertrouter.errors import StoreUnavailable
+from alertrouter.store.store import REFUSALS, REFUSED_WITHIN_MS, AlertStore, Refusal, Watched
+
+_LOOK_EVERY_S = 2.0
+#: One that goes on being taken is news to the other replicas only so often.
+_TAKEN_EVERY_MS = 10_000
+#: Names come from outside: more of them than that within two seconds are made up.
+_MOST_NAMES = 1000
+
+_log = structlog.get_logger()
+
+
+class Senders:
+    """Raises an alarm for every known sender that was refused three times in five minutes, until it is taken again."""
+
+    def __init__(self, store: AlertStore, clock: Callable[[], int], wake: Callable[[], None]) -> None:
+        self._store = store
+        self._clock = clock
+        self._wake = wake
+        self._refusals: defaultdict[str, deque[Refusal]] = defaultdict(lambda: deque(maxlen=REFUSALS))
+        self._taken: dict[str, int] = {}
+        self._told: dict[str, int] = {}
+        self._watched: Sequence[Watched] = ()
+        self._away = False
+
+    def taken(self, sender: str) -> None:
+        """A webhook of `sender` was answered with 2xx."""
+        self._taken[sender] = self._clock()
+
+    def refused(self, sender: str, words: str, *, known: bool) -> None:
+        """A webhook of `sender` was refused, why in `words`. known: that it is the sender's needs no proof."""
+        if sender in self._refusals or len(self._refusals) < _MOST_NAMES:
+            self._refusals[sender].append(Refusal(sender, self._clock(), known, words))
+
+    async def watch(self) -> None:
+        """Look again and again who is refused."""
+        while True:
+            try:
+                await self.look()
+            except StoreUnavailable as error:
+                if not self._away:
+                    _log.warning("refused senders cannot be counted while Redis is away", error=str(error))
+                self._away = True
+            else:
+                self._away = False
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def look(self) -> None:
+        """Put down what was heard since, and raise or end the alarms that are due. Raises StoreUnavailable."""
+        now = self._clock()
+        troubled = {each.name for each in self._watched}
+        taken = {
+            sender: at
+            for sender, at in self._taken.items()
+            if sender in troubled or sender in self._refusals or at - self._told.get(sender, 0) >= _TAKEN_EVERY_MS
+        }
+        if not (taken or self._refusals or troubled):
+            return
+        refusals, self._refusals = self._refusals, defaultdict(lambda: deque(maxlen=REFUSALS))
+        try:
+            flat = [refusal for some in refusals.values() for refusal in some]
+            self._watched = await self._store.senders(taken, flat, now)
+        except StoreUnavailable:
+            for sender, some in refusals.items():
+                self._refusals[sender].extendleft(reversed(some))
+            raise
+        self._told.update(taken)
+        for sender, at in taken.items():
+            if self._taken[sender] == at:
+                del self._taken[sender]
+        alarms = []
+        for each in self._watched:
+            if each.state == "refused" and not each.alarmed:
+                _log.error("a sender is refused", source=each.name, reason=each.words)
+                alarms.append(_refused(each))
+            elif each.state == "taken" and each.alarmed:
+                _log.info("a sender is no longer refused", source=each.name)
+                alarms.append(_taken_again(each.name))
+        if alarms:
+            await self._store.accept(alarms, now)
+            self._wake()
+
+    def warnings(self) -> Sequence[str]:
+        """The senders that are refused."""
+        return [
+            f"the webhooks of {each.name} are refused ({each.words}): its alerts are lost; mend its token or its payload"
+            for each in self._watched
+            if each.state == "refused"
+        ]
+
+
+def _refused(sender: Watched) -> Alert:
+    minutes = REFUSED_WITHIN_MS // 60_000
+    return alarm(
+        REFUSED_SENDER + sender.name,
+        f"the webhooks of {sender.name} are refused, {REFUSALS} within {minutes} minutes",
+        details={
+            "sender": sender.name,
+            "answer": sender.words,
+            "what it means": "Its alerts are lost: no sender repeats what is answered with 4xx.",
+            "what to do": "401: give it a token of ALERTROUTER_WEBHOOK_TOKENS. 400, 413 or 415: the log says what is "
+            "wrong with its payload. This ends by itself with the next webhook that is taken.",
+        },
+    )
+
+
+def _taken_again(sender: str) -> Alert:
+    return alarm(REFUSED_SENDER + sender, f"the webhooks of {sender} are taken again", firing=False)

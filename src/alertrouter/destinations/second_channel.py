@@ -1,0 +1,162 @@
+"""The way to people that does not lead through PagerDuty: a signed webhook, a mail, or both.
+
+The webhook's body is JSON. Two headers prove that it is ours and new, and docs/heartbeats.md shows how to check them:
+
+    X-Alertrouter-Timestamp: seconds since the epoch
+    X-Alertrouter-Signature: v1=<HMAC-SHA256 of "<timestamp>.<body>" with the shared secret, in hex>
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import smtplib
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from alertrouter import __version__
+from alertrouter.errors import SettingsInvalid
+from alertrouter.loopback import is_loopback
+
+TIMESTAMP = "X-Alertrouter-Timestamp"
+SIGNATURE = "X-Alertrouter-Signature"
+_TOTAL_S = 10.0
+#: https://www.rfc-editor.org/rfc/rfc8314#section-3.3 and https://www.rfc-editor.org/rfc/rfc6409#section-3.1
+_PORTS = {"smtps": 465, "smtp": 587}
+
+
+@dataclass(frozen=True, slots=True)
+class SignedWebhook:
+    """Where to post, and the secret that signs it."""
+
+    url: str = field(repr=False)
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail server and who writes to whom. tls: "implicit", "starttls", or "" for none."""
+
+    host: str
+    port: int
+    tls: str
+    sender: str
+    recipients: tuple[str, ...]
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is told: `body` for programs, `subject` and `text` for people."""
+
+    subject: str
+    text: str
+    body: Mapping[str, Any]
+
+
+def signed_webhook(url: str, secret: str) -> SignedWebhook:
+    """Raises SettingsInvalid for an address that would show the message to everyone on the way."""
+    setting = "ALERTROUTER_SECOND_CHANNEL_WEBHOOK_URL"
+    try:
+        parsed = URL(url)
+    except ValueError:
+        raise SettingsInvalid(f"{setting} is not a URL") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise SettingsInvalid(f"{setting} is not an http(s) URL")
+    if parsed.scheme == "http" and not is_loopback(parsed.host):
+        raise SettingsInvalid(f"{setting} is plain http; write https:// (http is for loopback only)")
+    if not secret:
+        raise SettingsInvalid(
+            "ALERTROUTER_SECOND_CHANNEL_WEBHOOK_SECRET (or ALERTROUTER_SECOND_CHANNEL_WEBHOOK_SECRET_FILE) is missing: "
+            "its receiver must be able to tell our messages from others"
+        )
+    return SignedWebhook(url, secret)
+
+
+def mail(url: str, sender: str, recipients: Sequence[str]) -> Mail:
+    """A mail server from `smtp://` (STARTTLS; none on loopback) or `smtps://`, with user and password percent-encoded.
+
+    Raises SettingsInvalid.
+    """
+    setting = "ALERTROUTER_SECOND_CHANNEL_SMTP_URL"
+    example = "write smtps://user:password@smtp.example.org"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise SettingsInvalid(f"{setting} is not a URL; {example}") from None
+    if parts.scheme not in _PORTS or not host or parts.path not in ("", "/") or parts.query:
+        raise SettingsInvalid(f"{setting} is not the address of a mail server; {example}")
+    if not sender or not recipients:
+        raise SettingsInvalid(f"{setting} is set: set ALERTROUTER_SECOND_CHANNEL_MAIL_FROM and _MAIL_TO, too")
+    tls = "implicit" if parts.scheme == "smtps" else "" if is_loopback(host) else "starttls"
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return Mail(host, port or _PORTS[parts.scheme], tls, sender, tuple(recipients), user, password)
+
+
+def signature(secret: str, timestamp: int, body: bytes) -> str:
+    """What proves that `body` is from whoever knows `secret`, written at `timestamp` (s since the epoch)."""
+    return "v1=" + hmac.new(secret.encode(), f"{timestamp}.".encode() + body, "sha256").hexdigest()
+
+
+async def post(webhook: SignedWebhook, message: Message, now: int) -> str:
+    """Post the message, signed at `now` (ms since the epoch). Returns what went wrong, "" for nothing."""
+    body = msgspec.json.encode(message.body)
+    timestamp = now // 1000
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": f"alertrouter/{__version__}",
+        TIMESTAMP: str(timestamp),
+        SIGNATURE: signature(webhook.secret, timestamp, body),
+    }
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TOTAL_S), trust_env=False) as session,
+            session.post(webhook.url, data=body, headers=headers, allow_redirects=False) as response,
+        ):
+            return "" if 200 <= response.status < 300 else f"HTTP {response.status}"
+    except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+        return type(error).__name__  # its text may hold the address, and that a secret
+
+
+async def send_mail(mail: Mail, message: Message, now: int) -> str:
+    """Send the message as a mail. Returns what went wrong, "" for nothing."""
+    return await asyncio.to_thread(_send_mail, mail, message, now)
+
+
+def _send_mail(mail: Mail, message: Message, now: int) -> str:
+    letter = EmailMessage()
+    letter["Subject"] = " ".join(message.subject.split())
+    letter["From"] = mail.sender
+    letter["To"] = ", ".join(mail.recipients)
+    letter["Date"] = formatdate(now / 1000)
+    letter["Message-ID"] = make_msgid("alertrouter", mail.sender.rpartition("@")[2].rstrip("> ") or "localhost")
+    letter["Auto-Submitted"] = "auto-generated"
+    letter.set_content(message.text)
+    context = ssl.create_default_context()
+    try:
+        with (
+            smtplib.SMTP_SSL(mail.host, mail.port, timeout=_TOTAL_S, context=context)
+            if mail.tls == "implicit"
+            else smtplib.SMTP(mail.host, mail.port, timeout=_TOTAL_S)
+        ) as server:
+            if mail.tls == "starttls":
+                server.starttls(context=context)
+            if mail.user:
+                server.login(mail.user, mail.password)
+            refused = server.send_message(letter)
+    except smtplib.SMTPAuthenticationError as error:
+        return f"the mail server refuses user and password: {error.smtp_code}"
+    except (smtplib.SMTPException, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return f"refused for {', '.join(refused)}" if refused else ""
