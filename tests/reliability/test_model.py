@@ -225,6 +225,17 @@ def routed_away_and_refused(state: Machine) -> None:
     state.hear_batch(first=Status.FIRING)
 
 
+def refused_where_the_rules_no_longer_send(state: Machine) -> None:
+    """Its key is refused, and the rules name another destination by now: no new key is tried at the old one."""
+    state.hear_batch(first=Status.FIRING)
+    state.key_is_rotated()
+    state.much_time_passes(ms=300_000)
+    state.pagerduty_fails(fault="400 key", times=2)
+    state.rules_change(mode="route")
+    state.hear_batch(first=Status.FIRING)
+    state.hear_batch(first=Status.FIRING)
+
+
 def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
     state = machine()
     state.start()
@@ -247,6 +258,7 @@ def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
         over_before_it_was_suspended,
         unanswered_at_the_fallback,
         routed_away_and_refused,
+        refused_where_the_rules_no_longer_send,
         muted_while_held,
         late_copy_of_another_severity,
         refused_for_what_it_says,

@@ -128,21 +128,13 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
         if blocked_until > now:
             wakes.append(blocked_until)
             continue
-        late = told.key != "" and told.unsure + REPAIR_AFTER_MS > now  # it may still be processed
         sends.append(
             Send(
                 told.destination,
                 action,
                 version=told.version if repair else _version(record, action, status),
                 rank=_rank(record, decision, action, repair),
-                # a repair corrects what went there; what was rerouted stays so; a key that was refused is no place for
-                # a new page
-                pinned=repair
-                or (told.rerouted and told.refused == record.version)
-                or (
-                    (told.is_open or late)
-                    and not (action is Action.TRIGGER and told.bad_key and told.dead >= told.heard_version)
-                ),
+                pinned=repair or _is_pinned(record, told, decision, action, now),
             )
         )
 
@@ -230,6 +222,18 @@ def _owes_resolve(record: Record, told: Told) -> bool:
     """A resolve was heard since `told`, and the alert came back: an incident that came back must page again."""
     came_back = record.status is not Status.RESOLVED
     return came_back and told.is_open and told.heard_version < record.resolved_version > told.dead
+
+
+def _is_pinned(record: Record, told: Told, decision: Decision, action: Action, now: int) -> bool:
+    """Whether a send goes by the key of the one before it: it is open there, or may be, or was rerouted there."""
+    if told.rerouted and told.refused == record.version:
+        return True
+    is_late = told.key != "" and told.unsure + REPAIR_AFTER_MS > now  # it may still be processed
+    if not (told.is_open or is_late):
+        return False
+    # a key that was refused is no place for a new page, where the rules name another
+    gave_up = told.bad_key and told.dead >= told.heard_version
+    return not (gave_up and action is Action.TRIGGER and told.destination in decision.destinations)
 
 
 def _was_short(record: Record, told: Told, decision: Decision) -> bool:
