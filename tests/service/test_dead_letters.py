@@ -24,6 +24,7 @@ from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.service.conftest import DEFAULT_KEY, SEARCH_KEY, Client, Rig, serving
 from tests.service.test_history import run
 from tests.service.test_http import PATH, idle
+from tests.service.test_rule_actions import globally
 from tests.waiting import until
 
 INVALID = {"status": "invalid event", "message": "Event object is invalid", "errors": ["'payload' is bad"]}
@@ -193,6 +194,14 @@ async def test_what_is_over_is_told_and_closed_by_force_alone(rig: Rig) -> None:
     assert record is not None and record.outcome is Outcome.DELIVERED
     await rig.hear(make_alert(started=rig.clock.advance(HOUR)))
     assert rig.sent == [TRIGGER, RESOLVE, TRIGGER]
+
+
+async def test_who_forces_a_letter_does_not_wait_for_a_suspension(rig: Rig) -> None:
+    names = await refused(rig, make_alert())
+    await rig.hear(make_alert(status="resolved", ended=rig.clock.advance(MINUTE)))
+    rig.change_rules(globally("then: {suspend: 5m}"))
+    assert await redriven(rig, names, force=True) == ["redriven"]
+    assert rig.sent == [TRIGGER, RESOLVE]
 
 
 async def test_what_is_gone_is_told_and_closed_by_force_alone(rig: Rig) -> None:
