@@ -29,6 +29,7 @@ from alertrouter.delivery.worker import Worker
 from alertrouter.destinations import pagerduty
 from alertrouter.destinations.pagerduty import FALLBACK, Delivered, Objection, PagerDutyClient, Refused, TryAgain
 from alertrouter.errors import StoreUnavailable
+from alertrouter.letter import Found
 from alertrouter.record import News, Outcome, Record
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
@@ -327,6 +328,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
+        self.letters: Sequence[Found] = ()
         self.api = EventsApi()
         self.books = {name: Book(name) for name in ALERTS}
         self.faults: deque[str] = deque()
@@ -811,6 +813,23 @@ class Machine(RuleBasedStateMachine):
         self.default_key = KEYS[1 - KEYS.index(self.default_key)]
         self._activate()
         self.worker.rejudge()
+        self._work(self._how(work))
+
+    @rule()
+    def dead_letters_are_looked_at(self) -> None:
+        """Somebody reads what was given up; what is done about it later is done by what was read."""
+        self.letters = self._do(self.worker.store.letters.page(self.clock()))
+
+    @rule(work=work)
+    def dead_letters_are_redriven(self, work: str = "run") -> None:
+        """They are put back, whatever was heard and told since they were read."""
+        before = {letter.letter.id: self._record(letter.letter.id) for letter in self.letters}
+        words = self._do(self.worker.store.letters.redrive(self.letters, self.clock()))
+        for letter, word in zip(self.letters, words, strict=True):
+            record = before[letter.letter.id]
+            if word == "redriven" and record is not None and not record.poisoned:
+                told = record.told_of(letter.letter.destination)
+                assert told.dead == letter.letter.version, f"{record.id}: newer news is overtaken"
         self._work(self._how(work))
 
     # --- what goes wrong --------------------------------------------------------------------------------------------

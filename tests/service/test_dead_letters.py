@@ -24,6 +24,7 @@ from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.service.conftest import DEFAULT_KEY, SEARCH_KEY, Client, Rig, serving
 from tests.service.test_history import run
 from tests.service.test_http import PATH, idle
+from tests.service.test_rule_actions import globally
 from tests.waiting import until
 
 INVALID = {"status": "invalid event", "message": "Event object is invalid", "errors": ["'payload' is bad"]}
@@ -64,11 +65,16 @@ async def listed(client: Client, query: str = "") -> list[dict[str, Any]]:
     return found
 
 
-async def refuse(client: Client, sandbox: Sandbox, *labels: dict[str, str], **failing: Any) -> list[dict[str, Any]]:
-    """The letters once PagerDuty has refused alerts with these labels."""
-    sandbox.fail(400, times=3 * len(labels), **{"body": INVALID, **failing})
+async def refuse(client: Client, sandbox: Sandbox, *labels: dict[str, str]) -> list[dict[str, Any]]:
+    """The letters once PagerDuty, which is well again, has refused alerts with these labels."""
+    sandbox.fail(400, times=10_000, body=INVALID)
     await client.post(PATH, alertmanager_body(*(alertmanager_alert(**each) for each in labels)))
-    await idle(client)
+
+    async def all_are_refused() -> bool:
+        return (await client.service.backlog())["dead_letters"] == len(labels)
+
+    await until(all_are_refused, 60)
+    sandbox.heal()
     return await listed(client)
 
 
@@ -146,9 +152,6 @@ async def test_explain_says_how_to_redrive(client: Client, sandbox: Sandbox) -> 
 async def test_many_are_listed_and_handled_page_by_page(client: Client, sandbox: Sandbox) -> None:
     count = 230
     await refuse(client, sandbox, *({"n": str(number)} for number in range(count)))
-    async with asyncio.timeout(60):
-        while (await client.service.backlog())["dead_letters"] < count:
-            await asyncio.sleep(0.1)
     whole = await listed(client, "limit=1000")
     assert len({each["letter"] for each in whole}) == count
     assert [each["letter"] for each in whole] == sorted((each["letter"] for each in whole), reverse=True)
@@ -166,7 +169,7 @@ async def test_many_are_listed_and_handled_page_by_page(client: Client, sandbox:
     assert (code, output) == (2, "") and f"this drops {count} letters: say --yes" in errors
     code, output, _ = await run("dead-letters", "redrive", "--all", **environ)
     assert (code, output.count("redriven")) == (0, count)
-    await sandbox.wait_for(lambda events: len(events) == count)
+    await sandbox.wait_for(lambda events: len(events) == count, 60)
     assert await listed(client) == []
 
 
@@ -193,6 +196,14 @@ async def test_what_is_over_is_told_and_closed_by_force_alone(rig: Rig) -> None:
     assert record is not None and record.outcome is Outcome.DELIVERED
     await rig.hear(make_alert(started=rig.clock.advance(HOUR)))
     assert rig.sent == [TRIGGER, RESOLVE, TRIGGER]
+
+
+async def test_who_forces_a_letter_does_not_wait_for_a_suspension(rig: Rig) -> None:
+    names = await refused(rig, make_alert())
+    await rig.hear(make_alert(status="resolved", ended=rig.clock.advance(MINUTE)))
+    rig.change_rules(globally("then: {suspend: 5m}"))
+    assert await redriven(rig, names, force=True) == ["redriven"]
+    assert rig.sent == [TRIGGER, RESOLVE]
 
 
 async def test_what_is_gone_is_told_and_closed_by_force_alone(rig: Rig) -> None:

@@ -26,7 +26,7 @@ from alertrouter.store.store import CLOSED_LIFETIME_MS, AlertStore
 
 #: All letters together. A thousand take some 5 MB of Redis.
 MOST_BYTES = 64 * 1024 * 1024
-_LOOK_EVERY_S = 5.0
+_LOOK_EVERY_S = 10.0
 #: Somebody is told of a letter that nobody has looked after for so long.
 _WAITED_MS = 10 * 60_000
 #: A sender of whom no notice was due for so long has been understood since.

@@ -239,8 +239,9 @@ def _is_pinned(record: Record, told: Told, decision: Decision, action: Action, n
 def _was_short(record: Record, told: Told, decision: Decision) -> bool:
     """Fired and resolved, and the destination has heard of neither."""
     named = told.destination in decision.destinations and decision.verdict is Verdict.DELIVER
-    # a rule that suspends what was never judged while it fired would have held it back as well
-    was_suspended = record.suspended_until > record.last_heard or (decision.suspend_ms and not record.suspended_until)
+    # over before it was judged, it would have been suspended and cancelled
+    would_be = decision.suspend_ms > 0 and not (record.suspended_until or record.is_forced)
+    was_suspended = would_be or record.suspended_until > record.last_heard
     return named and record.status is Status.RESOLVED and record.fired_version > told.version and not was_suspended
 
 
