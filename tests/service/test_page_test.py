@@ -215,7 +215,7 @@ async def test_a_service_that_is_not_there_is_told() -> None:
 
 async def test_it_resolves_by_itself_where_nobody_does(client: Client, sandbox: Sandbox) -> None:
     status, begun = await begin(client, service="search-service", **{"for": "1s"})
-    assert (status, begun["resolves_itself"]) == (202, True)
+    assert (status, begun["service"]) == (202, "search-service")
     await sandbox.wait_for(lambda events: len(events) == 2)
     assert sent(sandbox) == [("trigger", SEARCH_KEY), ("resolve", SEARCH_KEY)]
     assert await client.service.store.tests_to_resolve(client.service._clock() + 60_000) == []
@@ -256,6 +256,17 @@ async def test_ctrl_c_resolves_it_at_once(client: Client, sandbox: Sandbox) -> N
         rest = (await process.stdout.read()).decode()
         await process.wait()
     assert "Resolved, and PagerDuty knows." in rest
+    assert sent(sandbox) == [("trigger", DEFAULT_KEY), ("resolve", DEFAULT_KEY)]
+
+
+async def test_without_redis_it_resolves_by_itself_too(tmp_path: Path, rules: Path, sandbox: Sandbox) -> None:
+    environ = {"ALERTROUTER_REDIS_URL": f"redis://127.0.0.1:{free_port()}"}
+    async with Process(tmp_path, rules, sandbox, **environ) as process:
+        body = json.dumps({"service": "payment-service", "for": "1s"})
+        curl = ("curl", "-s", "-H", "Content-Type: application/json", "-d", body, f"{process.url}/api/v1/page-tests")
+        done = await asyncio.create_subprocess_exec(*curl, stdout=asyncio.subprocess.DEVNULL)
+        assert await done.wait() == 0
+        await sandbox.wait_for(lambda events: len(events) == 2, timeout_s=15)
     assert sent(sandbox) == [("trigger", DEFAULT_KEY), ("resolve", DEFAULT_KEY)]
 
 
