@@ -351,6 +351,30 @@ async def test_nothing_is_judged_before_it_is_known_what_is_silenced(rig: Rig) -
     assert not silences.holds_sends()
 
 
+async def test_what_waits_in_redis_waits_for_its_silences_too(
+    client: Client, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is back, and silences are not read yet: what is silenced must not page in between."""
+    service = client.service
+    await wish(client)
+
+    async def away() -> dict[str, bytes]:
+        raise StoreUnavailable("Redis is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.store, "silences", away)
+        service.silences.in_force = ()
+        service.silences._was_read = False
+        service._silence(())
+        await client.post(PATH, alertmanager_body(alertmanager_alert(env="prod")))
+        await service.worker._judge_due()
+        await service.worker._begin_sends()
+        assert (await service.backlog())["due"] == 1
+    await until(lambda: len(service.silences.in_force) == 1)
+    await idle(client)
+    assert actions(sandbox) == []
+
+
 # --- with any silence, a resolve of what was opened goes out ---------------------------------------------------------
 
 NAMES = ("a", "b")
