@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from alertrouter.app import running
 from alertrouter.delivery.judging import ActiveRules
+from alertrouter.delivery.silencing import Silences
 from alertrouter.errors import StoreUnavailable
 from alertrouter.rules.load import load_rules
 from alertrouter.rules.silences import Silence
@@ -26,7 +27,7 @@ from alertrouter.simulation.world import World, WorldClock, keys_for, throwaway_
 from tests.alerts import HOUR, MINUTE, NIGHT, Clock, make_alert
 from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.process import Process
-from tests.service.conftest import ENVIRON, Client, serving
+from tests.service.conftest import ENVIRON, Client, Rig, serving
 from tests.service.test_history import entries, run
 from tests.service.test_http import PATH, idle
 from tests.waiting import until
@@ -319,7 +320,7 @@ async def test_the_shadow_rules_know_it_too(settings: Settings, rules: Path) -> 
         assert client.service.shadow is not None
 
         async def judged() -> bool:
-            return json.loads((await client.get("/api/v1/shadow"))[1])["judged"] > 0
+            return bool(json.loads((await client.get("/api/v1/shadow"))[1])["judged"])
 
         await until(judged)
         assert json.loads((await client.get("/api/v1/shadow"))[1])["differing"] == 0
@@ -337,18 +338,41 @@ async def test_past_redis_it_holds_and_lets_resolves_through(client: Client, san
     assert actions(sandbox)[0] == "trigger" and sorted(actions(sandbox)[1:]) == ["resolve", "resolve"]
 
 
-async def test_it_waits_for_redis_to_say_what_is_silenced(settings: Settings) -> None:
-    async with serving(settings) as client:
-        silences = type(client.service.silences)(
-            client.service.store,
-            lambda: NIGHT,
-            lambda _: None,
-            known=None,
-            closest=None,  # type: ignore[arg-type]
-        )
-        assert silences.holds_sends()
-        await silences.refresh()
-        assert not silences.holds_sends()
+async def test_nothing_is_judged_before_it_is_known_what_is_silenced(rig: Rig) -> None:
+    async def known(_: str) -> bool:
+        return True
+
+    async def closest(_: str) -> list[str]:
+        return []
+
+    silences = Silences(rig.store, rig.clock, lambda _: None, known=known, closest=closest)
+    assert silences.holds_sends()
+    await silences.refresh()
+    assert not silences.holds_sends()
+
+
+async def test_what_waits_in_redis_waits_for_its_silences_too(
+    client: Client, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is back, and silences are not read yet: what is silenced must not page in between."""
+    service = client.service
+    await wish(client)
+
+    async def away() -> dict[str, bytes]:
+        raise StoreUnavailable("Redis is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.store, "silences", away)
+        service.silences.in_force = ()
+        service.silences._was_read = False
+        service._silence(())
+        await client.post(PATH, alertmanager_body(alertmanager_alert(env="prod")))
+        await service.worker._judge_due()
+        await service.worker._begin_sends()
+        assert (await service.backlog())["due"] == 1
+    await until(lambda: len(service.silences.in_force) == 1)
+    await idle(client)
+    assert actions(sandbox) == []
 
 
 # --- with any silence, a resolve of what was opened goes out ---------------------------------------------------------

@@ -58,6 +58,12 @@ async def test_what_is_not_ours_stays_as_it_is(store: AlertStore, client: Redis)
     assert await noted(store) == []
 
 
+async def test_a_strange_name_keeps_nobody_from_the_others(store: AlertStore, client: Redis) -> None:
+    await client.hset(store.keys.silences, b"\xff", "?")
+    await store.add_silence("a", b"{}", ADDED, most=5)
+    assert (await store.silences())["a"] == b"{}"
+
+
 async def test_without_a_history_silences_work_all_the_same(client: Redis, store: AlertStore) -> None:
     bare = AlertStore(client, history_length=0, script_flags=store._scripts["beat"].source.startswith("#!lua"))
     assert await bare.add_silence("a", b"{}", ADDED, most=5)

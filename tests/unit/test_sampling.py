@@ -19,8 +19,8 @@ def views(text: str) -> list[dict[str, Any]]:
         for (*ahead, last), value in sample.items():
             into = view
             for key in ahead:
-                into = into.setdefault(key, {})
-            into[last] = value
+                into = into.setdefault(str(key), {})
+            into[str(last)] = value
         found.append(view)
     return found
 

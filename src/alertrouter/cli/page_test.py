@@ -152,7 +152,7 @@ def _by_which_key(begun: Mapping[str, Any]) -> str:
     if begun["own_key"]:
         return f"by the service's own routing key ({', '.join(begun['destinations'])})"
     if begun["missing_key"]:
-        return f"by the default routing key, because its own is not there: set {begun['missing_key']} and reload"
+        return f"by the default routing key, because its own is not there: set {begun['missing_key']} and restart it"
     return "by the default routing key, because the service names none"
 
 

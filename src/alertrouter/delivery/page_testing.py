@@ -29,7 +29,8 @@ from alertrouter.store.store import AlertStore
 
 _LOOK_EVERY_S = 1.0
 _LONGEST = timedelta(hours=1)
-_MOST_REMEMBERED = 100
+#: At once: nobody has so many services to try.
+_MOST_OPEN = 100
 _MOST_CHARACTERS = 200
 _FIELDS = {"class": "class_"}
 _TEXTS = ("summary", "source", "timestamp", "class", "component", "group")
@@ -63,7 +64,7 @@ class PageTests:
         self._accept = accept
         self._rules = rules
         self._clock = clock
-        self._begun: dict[str, Alert] = {}
+        self._begun: dict[str, tuple[Alert, int]] = {}  # and when each is to be resolved: Redis may be away
 
     async def begin(self, body: bytes) -> dict[str, Any]:
         """Send one on its way. Returns where it goes as JSON. Raises NotDone, and StoreUnavailable."""
@@ -74,17 +75,16 @@ class PageTests:
             raise NotDone(f"{error}; write {{service, by, for}}") from None
         if lasts > _LONGEST:
             raise NotDone("for: a test page is open for an hour at most")
+        if len(self._begun) >= _MOST_OPEN:
+            raise NotDone(f"{_MOST_OPEN} test pages are open; wait until they are over", status=409)
         active, now = self._rules(), self._clock()
         alert, decision = _routed(wish, active.ruleset, now)
-        resolves_itself = True
-        try:  # before it is sent: whatever dies meanwhile, it is resolved
-            await self._store.resolve_test_at(alert.id, now + lasts // timedelta(milliseconds=1))
-        except StoreUnavailable:
-            resolves_itself = False
+        ends_at = now + lasts // timedelta(milliseconds=1)
+        # before it is sent: whatever dies meanwhile, and whoever is never answered, it is resolved
+        self._begun[alert.id] = (alert, ends_at)
+        with suppress(StoreUnavailable):
+            await self._store.resolve_test_at(alert.id, ends_at)
         [outcome] = await self._accept([alert])
-        self._begun[alert.id] = alert
-        if len(self._begun) > _MOST_REMEMBERED:
-            del self._begun[next(iter(self._begun))]
         missing_key = active.missing_keys.get(decision.service, "")
         _log.warning("test page begun", dedup_key=alert.id, service=wish.service, by=wish.by)
         return {
@@ -96,18 +96,18 @@ class PageTests:
             "own_key": f"pagerduty:{decision.service}" in active.routing_keys and not missing_key,
             "missing_key": missing_key,
             "outcome": outcome.value,
-            "resolves_itself": resolves_itself,
         }
 
     async def resolve(self, alert_id: str) -> dict[str, Any]:
         """Resolve one. Returns what the resolve was. Raises NotDone, and StoreUnavailable."""
-        alert = self._begun.get(alert_id)
+        alert, _ = self._begun.get(alert_id, (None, 0))
         if alert is None and alert_id.startswith(f"{PAGE_TEST}:"):
             record = await self._store.record(alert_id)
             alert = record.alert if record else None
         if alert is None:
             raise NotDone(f"no test page {alert_id} is known", status=404)
         [outcome] = await self._accept([replace(alert, status=Status.RESOLVED)])
+        self._begun.pop(alert_id, None)
         with suppress(StoreUnavailable):  # then it is resolved twice, and once is as good
             await self._store.forget_test(alert_id)
         return {"id": alert_id, "outcome": outcome.value}
@@ -115,13 +115,21 @@ class PageTests:
     async def watch(self) -> None:
         """Resolve those whose time is over, of dead processes too."""
         while True:
-            with suppress(StoreUnavailable):
-                for alert_id in await self._store.tests_to_resolve(self._clock()):
+            now = self._clock()
+            ours = [alert_id for alert_id, (_, ends_at) in self._begun.items() if ends_at <= now]
+            for alert_id in dict.fromkeys([*ours, *await self._left_by_others(now)]):
+                with suppress(StoreUnavailable):
                     try:
                         await self.resolve(alert_id)
-                    except NotDone:
+                    except NotDone:  # nothing of it ever came to Redis
                         await self._store.forget_test(alert_id)
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _left_by_others(self, now: int) -> Sequence[str]:
+        try:
+            return await self._store.tests_to_resolve(now)
+        except StoreUnavailable:
+            return ()
 
 
 def _routed(wish: Wish, ruleset: Ruleset, now: int) -> tuple[Alert, Decision]:

@@ -609,7 +609,7 @@ class AlertStore:
                 found = await self._client.hgetall(self.keys.silences)
             except ResponseError as error:
                 raise ForeignData(self.keys.silences) from error
-        return {id_.decode(): text for id_, text in found.items()}
+        return {id_.decode(errors="replace"): text for id_, text in found.items()}
 
     async def add_silence(self, id_: str, text: bytes, entry: Mapping[str, str], *, most: int) -> bool:
         """Put a silence into force, with its entry in the history; False where there are `most` already."""

@@ -90,7 +90,7 @@ class Api:
 
         since, until:  ms since the epoch, by Redis' clock.
         service, source, outcome, alert:  whose.
-        kind:          heard, duplicate, ended, sent, shadow: some, comma-separated, or all.
+        kind:          heard, duplicate, ended, sent, shadow, silence_added, silence_ended: some, comma-separated, or all.
         order:         newest (as a rule) or oldest first.
         limit:         up to 1000.  cursor: of the page before, from its header X-Alertrouter-Cursor.
         """
