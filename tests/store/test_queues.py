@@ -405,6 +405,71 @@ async def test_a_call_counts_from_when_it_arrived(store: AlertStore) -> None:
     assert (claims, next_call) == ([], NIGHT + MINUTE + 9 * SECOND)
 
 
+async def test_a_call_that_was_not_made_does_not_count(store: AlertStore) -> None:
+    await store.accept([make_alert()], NIGHT)
+    for _ in range(3):
+        [record], _ = await store.claim_due(NIGHT, 10)
+        await store.judged([to_send(record)], NIGHT)
+        [claim], _ = await store.claim_sends(NIGHT, 10, 1)
+        await store.settle(Settlement(claim, Result.RELEASED, Outcome.PENDING, wake_at=NIGHT), NIGHT)
+
+
+async def test_calls_are_kept_for_as_long_as_they_may_count(store: AlertStore, client: Redis) -> None:
+    """Redis' own clock sweeps them up, and must not be what ends them."""
+    await store.accept([make_alert()], NIGHT)
+    [record], _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record)], NIGHT)
+    await store.claim_sends(NIGHT, 10, 1)
+    assert await client.pttl(store.keys.calls + QUEUE) > MINUTE + 15 * SECOND
+
+
+async def test_a_send_whose_key_has_changed_waits_for_the_other_keys_turn(store: AlertStore, client: Redis) -> None:
+    """It was told past us by another key while it waited: it is judged again, and no call is spent."""
+    await store.accept([make_alert("moved"), make_alert("stays")], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record) for record in records], NIGHT)
+    await client.hset(store.keys.alert + make_alert("moved").id, f"t:{PAGERDUTY}:limited_as", limited_as(OTHER_KEY))
+    claims, _ = await store.claim_sends(NIGHT, 10, 5)
+    assert [claim.record.alert.fingerprint for claim in claims] == ["stays"]
+    assert await client.zcard(store.keys.calls + QUEUE) == 1
+    [again], _ = await store.claim_due(NIGHT, 10)
+    assert again.alert.fingerprint == "moved"
+
+
+async def test_queues_of_an_older_version_are_judged_again(store: AlertStore, client: Redis) -> None:
+    """They were named by destination, and held nothing but ids."""
+    await store.accept([make_alert()], NIGHT)
+    [record], _ = await store.claim_due(NIGHT, 10)
+    await store.judged([Judged(record, Outcome.PENDING, "", "", "", 0, False, ())], NIGHT)
+    await client.hset(store.keys.alert + record.id, mapping={"waits": PAGERDUTY, f"t:{PAGERDUTY}:limited_as": QUEUE})
+    await client.zadd(store.keys.wait + PAGERDUTY, {record.id: 0})
+    await client.sadd(store.keys.waiting, PAGERDUTY)
+    assert (await store.claim_sends(NIGHT, 10, 5))[0] == []
+    [again], _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(again)], NIGHT)
+    assert len((await store.claim_sends(NIGHT, 10, 5))[0]) == 1
+
+
+async def test_what_is_not_critical_waits_for_what_is_still_to_be_judged(store: AlertStore) -> None:
+    """Where calls are short, and a minute at most."""
+    await store.accept([make_alert(str(n)) for n in range(6)], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 4)
+    await store.judged(
+        [to_send(record, (PAGERDUTY, 4 if n else 0, KEY, "")) for n, record in enumerate(records)], NIGHT
+    )
+    claims, _ = await store.claim_sends(NIGHT, 10, 5)
+    assert [claim.record.id for claim in claims] == [records[0].id], "two are due, and calls are left for four"
+    assert len((await store.claim_sends(NIGHT, 10, 6))[0]) == 3, "there is room for all of them"
+
+
+async def test_it_waits_for_that_no_longer_than_a_minute(store: AlertStore) -> None:
+    await store.accept([make_alert(str(n)) for n in range(6)], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 4)
+    await store.judged([to_send(record, (PAGERDUTY, 4, KEY, "")) for record in records], NIGHT)
+    assert (await store.claim_sends(NIGHT + MINUTE - 1, 10, 2))[0] == []
+    assert len((await store.claim_sends(NIGHT + MINUTE, 10, 2))[0]) == 2
+
+
 async def test_foreign_data_in_a_wait_queue_loses_nothing(store: AlertStore, client: Redis) -> None:
     await client.lpush(store.keys.wait + QUEUE, "foreign")
     await store.accept([make_alert("a"), make_alert("b")], NIGHT)
