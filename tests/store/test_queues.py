@@ -9,7 +9,9 @@ from alertrouter.alert import Status
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import News, Outcome, Record, State
 from alertrouter.store.store import (
+    FAILURES_IN_A_ROW,
     MOST_TAKEOVERS,
+    TRY_EVERY_MS,
     AlertStore,
     Claim,
     Judged,
@@ -403,6 +405,24 @@ async def test_a_call_counts_from_when_it_arrived(store: AlertStore) -> None:
     await store.judged([to_send(record) for record in records], NIGHT + MINUTE)
     claims, next_call = await store.claim_sends(NIGHT + MINUTE, 10, 1)
     assert (claims, next_call) == ([], NIGHT + MINUTE + 9 * SECOND)
+
+
+async def test_where_everything_fails_alerts_keep_their_places_and_one_is_tried(store: AlertStore) -> None:
+    await store.accept([make_alert(str(n)) for n in range(FAILURES_IN_A_ROW + 2)], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record) for record in records], NIGHT)
+    claims, _ = await store.claim_sends(NIGHT, 10, 0)
+    later = NIGHT + MINUTE
+    for claim in claims:
+        await store.settle(Settlement(claim, Result.AGAIN, Outcome.PENDING, wake_at=later, not_before=later), NIGHT)
+    records, next_due = await store.claim_due(NIGHT, 10)
+    assert ([record.told[0].not_before for record in records], next_due) == ([0] * 3, later)
+    await store.judged([to_send(record) for record in records], NIGHT)
+    [tried], next_call = await store.claim_sends(NIGHT, 10, 0)
+    assert next_call == NIGHT + TRY_EVERY_MS
+    assert await store.claim_sends(NIGHT + TRY_EVERY_MS - 1, 10, 0) == ([], next_call)
+    await store.settle(delivered(tried), NIGHT + TRY_EVERY_MS - 1)
+    assert len((await store.claim_sends(NIGHT + TRY_EVERY_MS - 1, 10, 0))[0]) == 2, "it is back"
 
 
 async def test_a_call_that_was_not_made_does_not_count(store: AlertStore) -> None:
