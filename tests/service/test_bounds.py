@@ -18,6 +18,14 @@ from tests.service.conftest import Rig, serving, write_rules
 from tests.waiting import until
 
 PENDING = "alertrouter:bound:pending"
+FIVE_DAYS = """
+    sets:
+      start:
+        - rule: maintenance
+          owner: team-sre
+          then: {suppress: true, reason: the move, expires: 2027-01-15}
+    catch_all: {}
+"""
 
 
 def severities(alerts: Sequence[Alert]) -> set[str]:
@@ -97,6 +105,17 @@ async def test_of_a_body_that_is_refused_what_there_is_room_for_is_taken_in(
         status, answer = await client.post("/webhooks/alertmanager", body)
         assert (status, answer["outcomes"]) == (202, {"duplicate": 1, "new": 1})
         assert "alertrouter_alerts_refused_total" in (await client.get("/metrics"))[1]
+
+
+async def test_what_outlives_its_window_is_not_forgotten_though_its_sender_says_nothing_more(rig: Rig) -> None:
+    """Datadog notifies once. Five days of maintenance, and then it pages."""
+    rig.change_rules({"global.yaml": FIVE_DAYS})
+    await rig.hear(make_alert())
+    rig.clock.advance(4 * 24 * HOUR)
+    await rig.store.sweep(rig.clock())
+    assert rig.sent == []
+    await rig.settle(2 * 24 * HOUR)
+    assert rig.sent == [("trigger", "d")]
 
 
 async def test_what_was_never_sent_and_not_heard_again_is_forgotten_on_record(rig: Rig) -> None:

@@ -9,7 +9,9 @@ from alertrouter.alert import Status
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import News, Outcome, Record, State
 from alertrouter.store.store import (
+    FAILURES_IN_A_ROW,
     MOST_TAKEOVERS,
+    TRY_EVERY_MS,
     AlertStore,
     Claim,
     Judged,
@@ -403,6 +405,89 @@ async def test_a_call_counts_from_when_it_arrived(store: AlertStore) -> None:
     await store.judged([to_send(record) for record in records], NIGHT + MINUTE)
     claims, next_call = await store.claim_sends(NIGHT + MINUTE, 10, 1)
     assert (claims, next_call) == ([], NIGHT + MINUTE + 9 * SECOND)
+
+
+async def test_where_everything_fails_alerts_keep_their_places_and_one_is_tried(store: AlertStore) -> None:
+    await store.accept([make_alert(str(n)) for n in range(FAILURES_IN_A_ROW + 2)], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record) for record in records], NIGHT)
+    claims, _ = await store.claim_sends(NIGHT, 10, 0)
+    later = NIGHT + MINUTE
+    for claim in claims:
+        await store.settle(Settlement(claim, Result.AGAIN, Outcome.PENDING, wake_at=later, not_before=later), NIGHT)
+    records, next_due = await store.claim_due(NIGHT, 10)
+    assert ([record.told[0].not_before for record in records], next_due) == ([0] * 3, later)
+    await store.judged([to_send(record) for record in records], NIGHT)
+    [tried], next_call = await store.claim_sends(NIGHT, 10, 0)
+    assert next_call == NIGHT + TRY_EVERY_MS
+    assert await store.claim_sends(NIGHT + TRY_EVERY_MS - 1, 10, 0) == ([], next_call)
+    await store.settle(delivered(tried), NIGHT + TRY_EVERY_MS - 1)
+    assert len((await store.claim_sends(NIGHT + TRY_EVERY_MS - 1, 10, 0))[0]) == 2, "it is back"
+
+
+async def test_a_call_that_was_not_made_does_not_count(store: AlertStore) -> None:
+    await store.accept([make_alert()], NIGHT)
+    for _ in range(3):
+        [record], _ = await store.claim_due(NIGHT, 10)
+        await store.judged([to_send(record)], NIGHT)
+        [claim], _ = await store.claim_sends(NIGHT, 10, 1)
+        await store.settle(Settlement(claim, Result.RELEASED, Outcome.PENDING, wake_at=NIGHT), NIGHT)
+
+
+async def test_calls_are_kept_for_as_long_as_they_may_count(store: AlertStore, client: Redis) -> None:
+    """Redis' own clock sweeps them up, and must not be what ends them."""
+    await store.accept([make_alert()], NIGHT)
+    [record], _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record)], NIGHT)
+    await store.claim_sends(NIGHT, 10, 1)
+    assert await client.pttl(store.keys.calls + QUEUE) > MINUTE + 15 * SECOND
+
+
+async def test_a_send_whose_key_has_changed_waits_for_the_other_keys_turn(store: AlertStore, client: Redis) -> None:
+    """It was told past us by another key while it waited: it is judged again, and no call is spent."""
+    await store.accept([make_alert("moved"), make_alert("stays")], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record) for record in records], NIGHT)
+    await client.hset(store.keys.alert + make_alert("moved").id, f"t:{PAGERDUTY}:limited_as", limited_as(OTHER_KEY))
+    claims, _ = await store.claim_sends(NIGHT, 10, 5)
+    assert [claim.record.alert.fingerprint for claim in claims] == ["stays"]
+    assert await client.zcard(store.keys.calls + QUEUE) == 1
+    [again], _ = await store.claim_due(NIGHT, 10)
+    assert again.alert.fingerprint == "moved"
+
+
+async def test_queues_of_an_older_version_are_judged_again(store: AlertStore, client: Redis) -> None:
+    """They were named by destination, and held nothing but ids."""
+    await store.accept([make_alert()], NIGHT)
+    [record], _ = await store.claim_due(NIGHT, 10)
+    await store.judged([Judged(record, Outcome.PENDING, "", "", "", 0, False, ())], NIGHT)
+    await client.hset(store.keys.alert + record.id, mapping={"waits": PAGERDUTY, f"t:{PAGERDUTY}:limited_as": QUEUE})
+    await client.zadd(store.keys.wait + PAGERDUTY, {record.id: 0})
+    await client.sadd(store.keys.waiting, PAGERDUTY)
+    assert (await store.claim_sends(NIGHT, 10, 5))[0] == []
+    [again], _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(again)], NIGHT)
+    assert len((await store.claim_sends(NIGHT, 10, 5))[0]) == 1
+
+
+async def test_what_is_not_critical_waits_for_what_is_still_to_be_judged(store: AlertStore) -> None:
+    """Where calls are short, and a minute at most."""
+    await store.accept([make_alert(str(n)) for n in range(6)], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 4)
+    await store.judged(
+        [to_send(record, (PAGERDUTY, 4 if n else 0, KEY, "")) for n, record in enumerate(records)], NIGHT
+    )
+    claims, _ = await store.claim_sends(NIGHT, 10, 5)
+    assert [claim.record.id for claim in claims] == [records[0].id], "two are due, and calls are left for four"
+    assert len((await store.claim_sends(NIGHT, 10, 6))[0]) == 3, "there is room for all of them"
+
+
+async def test_it_waits_for_that_no_longer_than_a_minute(store: AlertStore) -> None:
+    await store.accept([make_alert(str(n)) for n in range(6)], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 4)
+    await store.judged([to_send(record, (PAGERDUTY, 4, KEY, "")) for record in records], NIGHT)
+    assert (await store.claim_sends(NIGHT + MINUTE - 1, 10, 2))[0] == []
+    assert len((await store.claim_sends(NIGHT + MINUTE, 10, 2))[0]) == 2
 
 
 async def test_foreign_data_in_a_wait_queue_loses_nothing(store: AlertStore, client: Redis) -> None:

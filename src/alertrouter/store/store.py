@@ -49,6 +49,8 @@ TRY_EVERY_MS = 5_000
 CLOSED_LIFETIME_MS = 24 * 3600 * 1000
 #: What was never sent is forgotten when it has not been heard of for that long.
 FORGOTTEN_AFTER_MS = 48 * 3600 * 1000
+#: Unless it will be judged again, when a window ends, before it has been unheard for that long.
+AWAITED_FOR_MS = 30 * 24 * 3600 * 1000
 #: Entries. A heard one holds its alert, about 3 kB; the others take some 200 bytes.
 HISTORY_LENGTH = 100_000
 
@@ -114,7 +116,7 @@ _SCRIPTS = {
     "senders": "zset hash",
     "settle": "zset zset hash stream zset zset zset hash",
     "storms": "set hash hash",
-    "sweep": "zset stream",
+    "sweep": "zset stream zset",
     "unsent": "zset set zset",
 }
 #: The script that is refused when Redis is full. The others drain it.
@@ -1064,8 +1066,15 @@ class AlertStore:
     async def sweep(self, now: int) -> None:
         """Forget what was never sent and has not been heard of for two days. That it was so stays on record."""
         keys = self.keys
-        arguments: list[str | int] = [now, FORGOTTEN_AFTER_MS, keys.alert, MOST_PER_CALL, self._history_length]
-        while await self._run("sweep", [keys.parked, keys.history], arguments) == MOST_PER_CALL:
+        arguments: list[str | int] = [
+            now,
+            FORGOTTEN_AFTER_MS,
+            keys.alert,
+            MOST_PER_CALL,
+            self._history_length,
+            AWAITED_FOR_MS,
+        ]
+        while await self._run("sweep", [keys.parked, keys.history, keys.due], arguments) == MOST_PER_CALL:
             pass
 
     async def memory(self) -> tuple[int, int]:

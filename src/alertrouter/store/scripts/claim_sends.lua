@@ -78,7 +78,7 @@ for n = 1, #queues do
         redis.call('ZADD', KEYS[2], lease_until, fence .. '\n' .. destination .. '\n' .. id)
         if limit > 0 then
           redis.call('ZADD', calls, ARGV[1], fence)
-          redis.call('PEXPIRE', calls, minute)
+          redis.call('PEXPIRE', calls, 2 * minute) -- a call counts from when it arrived, which is later
           made = made + 1
         end
         claimed[#claimed + 1] = {destination, fence, lease_until, id, redis.call('HGETALL', key)}

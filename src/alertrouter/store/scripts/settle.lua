@@ -24,8 +24,12 @@ for at = 7, #ARGV - 1, 21 do
   redis.call('ZREM', KEYS[2], fence .. '\n' .. destination .. '\n' .. id)
   local f = redis.call('HMGET', key, 'version', told .. 'lease', told .. 'unsure', 'outcome', 'rule', 'service',
     told .. 'rerouted', told .. 'limited_as', 'status', 'first_heard')
-  -- PagerDuty counts a call when it arrives, which was not before now less the time it took
-  if f[8] then redis.call('ZADD', ARGV[6] .. f[8], 'XX', ARGV[1], fence) end
+  if f[8] and result == 'released' then
+    redis.call('ZREM', ARGV[6] .. f[8], fence) -- it was not made
+  elseif f[8] then
+    -- PagerDuty counts a call when it arrives, which was not before now less the time it took
+    redis.call('ZADD', ARGV[6] .. f[8], 'XX', ARGV[1], fence)
+  end
   if paused_until ~= '0' and f[8] then
     redis.call('ZADD', KEYS[7], 'GT', paused_until, f[8])
   elseif result == 'again' and f[8] then

@@ -1,9 +1,14 @@
 -- sweep: forget what rules kept from being sent and nobody has heard of since; that it was so stays on record.
--- KEYS  1 parked  2 history
--- ARGV  1 now  2 unheard for (ms)  3 prefix of records  4 at most  5 history length, 0 for none
+-- KEYS  1 parked  2 history  3 due
+-- ARGV  1 now  2 unheard for (ms)  3 prefix of records  4 at most  5 history length, 0 for none  6 unheard for at most (ms)
 -- Returns how many were looked at; fewer than asked for means that none are left.
--- What was ever told to anybody, or waits as a dead letter, stays.
+-- What was ever told to anybody, or waits as a dead letter, stays; and what will be judged again before it has been unheard
+-- for at most: not every sender repeats what fires, and it may outlive its window.
 local before = tonumber(ARGV[1]) - tonumber(ARGV[2])
+local function is_awaited(id, last_heard)
+  local due = redis.call('ZSCORE', KEYS[3], id)
+  return due and tonumber(due) < tonumber(last_heard) + tonumber(ARGV[6])
+end
 local found = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', before), 'LIMIT', 0, tonumber(ARGV[4]))
 for _, id in ipairs(found) do
   local key = ARGV[3] .. id
@@ -14,7 +19,7 @@ for _, id in ipairs(found) do
   end
   if not f[1] then
     redis.call('ZREM', KEYS[1], id)
-  elseif (f[1] ~= 'suppressed' and f[1] ~= 'dropped') or is_told then
+  elseif (f[1] ~= 'suppressed' and f[1] ~= 'dropped') or is_told or is_awaited(id, f[2]) then
     redis.call('ZADD', KEYS[1], ARGV[1], id) -- looked at again when as much time has passed
   elseif tonumber(f[2]) > before then
     redis.call('ZADD', KEYS[1], f[2], id)
