@@ -18,7 +18,7 @@ WEBHOOKS = Counter("alertrouter_webhooks_total", "Webhook requests answered.", [
 ALERTS_RECEIVED = Counter(
     "alertrouter_alerts_received_total",
     "Alerts received, by what they were: news (new, episode, severity, status, refresh, again), duplicate, stale, "
-    "ignored or skipped; while Redis is away sent_directly, kept_for_redis, suppressed or dropped.",
+    "heartbeat, ignored or skipped; while Redis is away sent_directly, kept_for_redis, suppressed or dropped.",
     ["source", "outcome"],
     registry=REGISTRY,
 )

@@ -99,6 +99,7 @@ async def test_a_sender_that_stops(
         Router(tmp_path / "one", rules, pagerduty.url, redis.url) as router,
         Router(tmp_path / "other", rules, pagerduty.url, redis.url),
     ):
+        heard = 0.0
         for _ in range(4):
             assert await post(router, "Watchdog") == 202
             heard = asyncio.get_running_loop().time()

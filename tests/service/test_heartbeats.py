@@ -112,6 +112,8 @@ async def test_silence_pages_the_service_once_and_ends_when_it_is_heard(rig: Rig
     assert call.event["payload"]["custom_details"]["team"] == "team-discovery"
     assert call.event["payload"]["custom_details"]["last heard"] == "2027-01-10T03:00:00+00:00"
     await watch(20 * MINUTE, replica)
+    record = await rig.store.record(SILENT)
+    assert record is not None and record.count == 1, "said once, not at every look"
     await replica.hear(watchdog())
     await watch(STEP, replica)
     assert pages(rig)[1:] == [("trigger", "d", "alertrouter:heartbeat:datadog"), ("resolve", "5", SILENT)]
@@ -162,6 +164,19 @@ async def test_replicas_page_once_and_hear_for_each_other(rig: Rig, replica: Rep
     await other.hear(watchdog())
     await watch(STEP, replica, other)
     assert pages(rig)[1:] == [("resolve", "5", SILENT)]
+
+
+async def test_what_a_slow_replica_says_too_late_pages_nobody(rig: Rig, replica: Replica) -> None:
+    await replica.hear(watchdog())
+    await watch(6 * MINUTE, replica)
+    said = await rig.store.record(SILENT)
+    assert said is not None
+    await replica.hear(watchdog())
+    await watch(STEP, replica)
+    await rig.store.accept([said.alert], rig.clock())
+    await rig.settle()
+    await watch(MINUTE, replica)
+    assert pages(rig) == [("trigger", "5", SILENT), ("resolve", "5", SILENT)]
 
 
 async def test_after_a_restart_it_has_its_time_again(rig: Rig, replica: Replica) -> None:

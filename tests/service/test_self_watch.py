@@ -121,6 +121,18 @@ async def test_replicas_count_together_and_any_of_them_ends_it(rig: Rig) -> None
     assert replicas[1].warnings() == []
 
 
+async def test_a_name_that_one_replica_took_is_known_to_all(rig: Rig) -> None:
+    one, other = (Senders(rig.store, rig.clock, lambda: None) for _ in range(2))
+    one.taken("alertmanager/shop")
+    await one.look()
+    for _ in range(3):
+        rig.clock.advance(SECOND)
+        other.refused("alertmanager/shop", "401", known=False)
+    await other.look()
+    await rig.worker.run_until_idle()
+    assert [action for action, _ in rig.sent] == ["trigger"]
+
+
 # --- the canary ------------------------------------------------------------------------------------------------------
 
 

@@ -126,6 +126,29 @@ async def test_one_that_another_replica_still_has_is_not_gone(make_store: MakeSt
         assert await new.heartbeats({}, {}, now + SECOND) == []
 
 
+async def test_after_a_pause_one_that_others_may_have_is_not_gone_at_once(make_store: MakeStore) -> None:
+    old, new = make_store(), make_store()
+    await watch(old, NIGHT, NIGHT + MINUTE)
+    await raise_alarm(old, HEARTBEAT + "prometheus", NIGHT + MINUTE)
+    back = NIGHT + 60 * MINUTE
+    assert await new.heartbeats({}, {}, back) == []
+    [each] = await old.heartbeats(EXPECTED, {}, back + SECOND)
+    assert (each.state, each.alarmed) == ("waiting", True)
+
+
+async def test_a_clock_that_is_set_back_neither_pages_nor_hides_a_silence(store: AlertStore) -> None:
+    await watch(store, NIGHT, NIGHT + 30 * SECOND, {"prometheus": NIGHT + 20 * SECOND})
+    back = NIGHT - 24 * 60 * MINUTE
+    assert await watch(store, back, back + MINUTE - STEP) == "heard"
+    assert await watch(store, back + MINUTE, back + MINUTE) == "silent"
+
+
+async def test_a_clock_that_is_set_forward_pages_nobody(store: AlertStore) -> None:
+    await watch(store, NIGHT, NIGHT + 30 * SECOND, {"prometheus": NIGHT + 20 * SECOND})
+    ahead = NIGHT + 24 * 60 * MINUTE
+    assert await watch(store, ahead, ahead + MINUTE - STEP) == "waiting"
+
+
 # --- senders ---------------------------------------------------------------------------------------------------------
 
 

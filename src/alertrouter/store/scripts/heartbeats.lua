@@ -8,7 +8,7 @@
 -- Silent is what had all its time to be heard while somebody watched: after a pause nobody knows what was missed.
 local now, pause, forget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local count = tonumber(ARGV[5])
-for at = 6 + 2 * count, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'GT', ARGV[at + 1], ARGV[at]) end
+for i = 6 + 2 * count, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'GT', ARGV[i + 1], ARGV[i]) end
 
 local watch, known = {}, {}
 local flat = redis.call('HGETALL', KEYS[2])
@@ -22,12 +22,19 @@ for i = 1, #flat, 2 do
   end
 end
 if count == 0 and next(known) == nil then return {} end
-local is_resumed = not watch.at or now - watch.at > pause
+local was_set_back = watch.at and watch.at - now > pause
+if was_set_back then -- the clock: what was heard in its future was heard by now
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf')) do
+    redis.call('ZADD', KEYS[1], ARGV[1], name)
+  end
+end
+local is_resumed = not watch.at or now - watch.at > pause or was_set_back
 local since = is_resumed and now or watch.since
-redis.call('HSET', KEYS[2], 'at', string.format('%.0f', math.max(now, watch.at or 0)), 'since', string.format('%.0f', since))
+local at = is_resumed and now or math.max(now, watch.at)
+redis.call('HSET', KEYS[2], 'at', string.format('%.0f', at), 'since', string.format('%.0f', since))
 if is_resumed then -- others may have configured what we do not know of, and have not asked since
   for name, each in pairs(known) do
-    each[2] = now
+    each[1], each[2] = was_set_back and ARGV[1] or each[1], now
     redis.call('HSET', KEYS[2], 'h:' .. name, each[1] .. ' ' .. ARGV[1])
   end
 end
@@ -41,8 +48,8 @@ local function say(name, state, heard)
   return is_alarmed
 end
 
-for at = 6, 5 + 2 * count, 2 do
-  local name, silent_after = ARGV[at], tonumber(ARGV[at + 1])
+for i = 6, 5 + 2 * count, 2 do
+  local name, silent_after = ARGV[i], tonumber(ARGV[i + 1])
   local entry = known[name] or {ARGV[1], 0}
   if now - entry[2] > forget / 4 then redis.call('HSET', KEYS[2], 'h:' .. name, entry[1] .. ' ' .. ARGV[1]) end
   known[name] = nil

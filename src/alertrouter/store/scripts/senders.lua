@@ -9,6 +9,7 @@
 -- A refusal of somebody who was never taken counts only where it is known anyway: names can be made up.
 local now, most, within = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local taken = tonumber(ARGV[7])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('%.0f', now + within), '+inf') -- the clock was set back
 for at = 8, 7 + 2 * taken, 2 do
   redis.call('ZADD', KEYS[1], 'GT', ARGV[at + 1], ARGV[at])
 end
