@@ -110,13 +110,6 @@ def acknowledged_before_it_fired(state: Machine) -> None:
     state.hear_acknowledged()
 
 
-def over_before_it_was_suspended(state: Machine) -> None:
-    """What fired and resolved in one webhook is not paged for being short where rules would have suspended it."""
-    state.start(mode="rolling", limit=0, page_short=True)
-    state.rules_change(mode="suspend")
-    state.hear_batch(first=Status.FIRING, same=True)
-
-
 def came_back_muted(state: Machine) -> None:
     """What is muted once its owed resolve is sent is judged again when the rules change."""
     state.hear_firing(name="alertmanager:a")
@@ -257,7 +250,6 @@ def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
         attempt_under_an_old_key,
         killed_often_and_never_by_it,
         acknowledged_before_it_fired,
-        over_before_it_was_suspended,
         came_back_muted,
         processed_late_under_an_old_key,
         acknowledged_while_a_resolve_hangs,
