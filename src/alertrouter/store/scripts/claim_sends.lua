@@ -37,11 +37,7 @@ for n = 1, #queues do
   local queue, calls = wait_prefix .. limited_as, calls_prefix .. limited_as
   local limit = limits[limited_as] or tonumber(ARGV[4])
   local take, made, only_critical = math.ceil(most / (#queues - n + 1)), nil, false
-  if redis.call('EXISTS', queue) == 0 then
-    redis.call('SREM', KEYS[1], limited_as)
-    take = 0
-  elseif paused[limited_as] and paused[limited_as] > now then
-    not_before(paused[limited_as])
+  if paused[limited_as] and paused[limited_as] > now then
     take = 0
   elseif limit > 0 then
     redis.call('ZREMRANGEBYSCORE', calls, '-inf', string.format('%.0f', now - minute))
@@ -54,10 +50,9 @@ for n = 1, #queues do
     local first = 0
     if (failing[limited_as] or 0) >= tonumber(ARGV[10]) then
       -- nothing gets through: one is tried, another each time, lest it is that one's own fault; the rest keep their places
-      first, take = failing[limited_as] % math.min(redis.call('ZCARD', queue), 16), 1
+      first, take = failing[limited_as] % math.max(1, math.min(redis.call('ZCARD', queue), 16)), 1
       paused[limited_as] = now + tonumber(ARGV[11])
       redis.call('ZADD', KEYS[6], string.format('%.0f', paused[limited_as]), limited_as)
-      not_before(paused[limited_as])
     end
     local found = redis.call('ZRANGE', queue, first, first + take - 1, 'WITHSCORES')
     for i = 1, #found, 2 do
@@ -87,7 +82,11 @@ for n = 1, #queues do
       redis.call('ZREM', queue, member)
     end
   end
-  if made and made >= limit and redis.call('EXISTS', queue) == 1 then
+  if redis.call('EXISTS', queue) == 0 then
+    redis.call('SREM', KEYS[1], limited_as)
+  elseif paused[limited_as] and paused[limited_as] > now then
+    not_before(paused[limited_as])
+  elseif made and made >= limit then
     -- the one whose end leaves room: not the first, where the limit was lowered since
     not_before(tonumber(redis.call('ZRANGE', calls, made - limit, made - limit, 'WITHSCORES')[2]) + minute)
   end
