@@ -23,6 +23,7 @@ from alertrouter.delivery.intake import Intake
 from alertrouter.delivery.journal import Journal
 from alertrouter.delivery.judging import ActiveRules
 from alertrouter.delivery.shadow import Shadow
+from alertrouter.delivery.silence import AutoResolve
 from alertrouter.delivery.worker import Worker
 from alertrouter.destinations.pagerduty import FALLBACK, PagerDutyClient
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
@@ -43,7 +44,6 @@ from alertrouter.web.auth import Tokens
 from alertrouter.web.operations import Operations
 from alertrouter.web.webhooks import Webhooks
 
-_MEASURE_CLOCK_EVERY_S = 30.0
 _LOOK_AT_REDIS_EVERY_S = 60.0
 _TRIM_HISTORY_EVERY_S = 60.0
 _LOOK_AGAIN_S = 2.0
@@ -73,10 +73,12 @@ class Service:
         self._settings = settings
         self._environ = environ
         self._clock = clock
+        self._redis_clock = clock if isinstance(clock, RedisClock) else None
+        self._warned_of_skew = False
         self.store = store
         self._loaded = look(settings.rules)
-        self.rules = self._put_in_force(load_rules(settings.rules, now=clock()))
-        self.shadow = Shadow(store) if settings.shadow_rules else None
+        self.rules = self._put_in_force(load_rules(settings.rules, now=self._time_of_day()))
+        self.shadow = Shadow(store, self._ahead) if settings.shadow_rules else None
         self.history_writer = self._history_writer(settings)
         self.worker = Worker(
             store,
@@ -86,11 +88,14 @@ class Service:
             calls_per_minute=settings.pagerduty_calls_per_minute,
             max_in_flight=settings.max_in_flight,
             page_short=settings.page_short,
-            held=lambda: self.intake.holds_sends(),
+            held=lambda: not self._has_agreed() or self.intake.holds_sends(),
             on_away=lambda: self.intake.redis_failed(),
             on_judged=self.shadow.heard if self.shadow else lambda *_: None,
+            auto_resolve=AutoResolve.from_setting(settings.auto_resolve_after),
+            ahead=self._ahead,
+            keep_time=self.keep_time,
         )
-        direct = DirectPath(pagerduty, lambda: self.rules, clock, journal)
+        direct = DirectPath(pagerduty, lambda: self.rules, clock, journal, self._ahead)
         self.intake = Intake(
             store, direct, clock, fail_open=settings.fail_open, replicated=settings.redis_url is not None
         )
@@ -99,6 +104,35 @@ class Service:
         self.embedded: EmbeddedRedis | None = None
         self.health: Health | None = None
         self.draining = False
+
+    def _ahead(self) -> int:
+        """How far our time is ahead of the time of day, in ms."""
+        return self._redis_clock.ahead if self._redis_clock else 0
+
+    def _time_of_day(self) -> int:
+        return self._clock() - self._ahead()
+
+    def _has_agreed(self) -> bool:
+        """Whether our time is that of the other replicas: before, what they hold must not be taken for overdue."""
+        return self._redis_clock is None or self._redis_clock.agreed
+
+    async def keep_time(self) -> None:
+        """Agree with the other replicas on the time, and judge windows again if the time of day was set."""
+        clock = self._redis_clock
+        if clock is None:
+            return
+        was_agreed = clock.agreed
+        if await clock.keep(self.store):
+            _log.warning("Redis' clock was set; timers go on as before", ahead_of_redis_ms=clock.ahead)
+            self.worker.rejudge()
+        elif not was_agreed:
+            self.worker.wake()
+        telemetry.REDIS_CLOCK_SKEW.set(clock.skew / 1000)
+        telemetry.CLOCK_AHEAD.set(clock.ahead / 1000)
+        is_skewed = abs(clock.skew) > _SKEW_WORTH_SAYING_MS
+        if is_skewed and not self._warned_of_skew:
+            _log.warning("this machine's clock is off from Redis'", skew_ms=clock.skew)
+        self._warned_of_skew = is_skewed
 
     async def accept(self, alerts: Sequence[Alert]) -> Sequence[StrEnum]:
         """Take `alerts` in and wake the worker. Raises StoreUnavailable, also while draining."""
@@ -116,7 +150,9 @@ class Service:
     async def _reload(self) -> Ruleset:
         try:
             # thousands of rules take seconds to load, and alerts keep coming
-            ruleset = await asyncio.to_thread(load_rules, self._settings.rules, self.rules.ruleset, now=self._clock())
+            ruleset = await asyncio.to_thread(
+                load_rules, self._settings.rules, self.rules.ruleset, now=self._time_of_day()
+            )
         except RulesInvalid as error:
             telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(0)
             _log.error("rules not reloaded; the old ones stay in force", errors=error.problems)
@@ -167,7 +203,7 @@ class Service:
 
     async def _load_shadow(self, directory: Path, shadow: Shadow) -> None:
         try:
-            shadow.put_in_force(await asyncio.to_thread(load_rules, directory, shadow.ruleset, now=self._clock()))
+            shadow.put_in_force(await asyncio.to_thread(load_rules, directory, shadow.ruleset, now=self._time_of_day()))
         except RulesInvalid as error:
             shadow.refuse(error.problems)
 
@@ -177,7 +213,14 @@ class Service:
 
     async def explain(self, alert_id: str) -> dict[str, Any] | None:
         """All about one alert, by the rules in force. None where nothing is on record. Raises StoreUnavailable."""
-        return await explain_record(alert_id, self.store, self.rules.ruleset, self._clock())
+        return await explain_record(
+            alert_id,
+            self.store,
+            self.rules.ruleset,
+            self._clock(),
+            ahead=self._ahead(),
+            auto_resolve=AutoResolve.from_setting(self._settings.auto_resolve_after),
+        )
 
     async def closest(self, asked: str) -> Sequence[str]:
         """Ids of alerts that may be meant: they share the incident of that name, or are called nearly so."""
@@ -291,12 +334,12 @@ async def running(
             wait_replicas=settings.redis_wait_replicas,
             history_length=settings.history_length,
         )
-        redis_clock = RedisClock()
         if embedded is not None:
             with suppress(StoreUnavailable):  # then they end by themselves
                 await store.void_leases()  # our lock on the data directory proves their owners dead
+        redis_clock = RedisClock()
         with suppress(StoreUnavailable):  # said by /-/ready; it may come later
-            await redis_clock.measure(store)
+            await redis_clock.keep(store)
         pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight)
         stack.push_async_callback(pagerduty.close)
         journal = Journal(settings.data_dir / "journal", store.owner)
@@ -312,7 +355,6 @@ async def running(
         site, service.url = await _listen(runner, settings)
         working = asyncio.create_task(_keep_going("working", service.worker.run))
         duties: dict[str, Duty] = {
-            "measuring the clock": lambda: _keep_clock(redis_clock, store),
             "watching the rules": service.keep_rules,
             "watching Redis": service.intake.watch,
             "trimming the history": service.keep_history_short,
@@ -394,16 +436,6 @@ async def _keep_looking_at(health: Health) -> None:
             await asyncio.sleep(_LOOK_AGAIN_S)
         else:
             await asyncio.sleep(_LOOK_AT_REDIS_EVERY_S)
-
-
-async def _keep_clock(clock: RedisClock, store: AlertStore) -> None:
-    while True:
-        await asyncio.sleep(_MEASURE_CLOCK_EVERY_S)
-        with suppress(StoreUnavailable):
-            skew = await clock.measure(store)
-            telemetry.REDIS_CLOCK_SKEW.set(skew / 1000)
-            if abs(skew) > _SKEW_WORTH_SAYING_MS:
-                _log.warning("this machine's clock is off from Redis'", skew_ms=skew)
 
 
 def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) -> ActiveRules:

@@ -64,6 +64,8 @@ class Settings(BaseModel):
     history_path: Path | None = None
     shadow_rules: Path | None = None
     page_short: bool = False
+    #: For one sender, or one sender/name; "" is for all that repeat what still fires.
+    auto_resolve_after: Mapping[str, int] = Field(default_factory=lambda: {"": 121 * 3600_000})
     fail_open: bool = True
 
     @field_validator("pagerduty_routing_key", "pagerduty_fallback_routing_key", "pagerduty_self_routing_key")
@@ -85,6 +87,20 @@ class Settings(BaseModel):
         if not isinstance(value, str):
             raise ValueError("write a duration with its unit, such as 90s, 5m or 4h")
         return duration_ms(value)
+
+    @field_validator("auto_resolve_after", mode="before")
+    @classmethod
+    def _durations_by_sender(cls, value: object) -> object:
+        """`121h`, or `121h, datadog=2d, alertmanager/team-a=30m`; 0s is never."""
+        if not isinstance(value, str):
+            raise ValueError("write a duration such as 121h, and after a comma others such as datadog=2d")
+        found: dict[str, int] = {"": 121 * 3600_000}
+        for entry in value.split(","):
+            sender, equals, span = entry.rpartition("=")
+            if equals and not sender.strip():
+                raise ValueError(f"{entry.strip()} names no sender")
+            found[sender.strip()] = duration_ms(span)
+        return found
 
     @property
     def address(self) -> tuple[str, int]:

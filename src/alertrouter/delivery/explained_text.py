@@ -156,7 +156,8 @@ def _delivered(explained: Mapping[str, Any], spoken_to: Sequence[Told]) -> str:
     places = ", ".join(told["destination"] for told in spoken_to)
     when = _moment(max(told["at"] for told in spoken_to), now)
     if explained["status"] == "resolved":
-        return f"Resolved at {places} on {when}"
+        why = f", {explained['record']['reason']}" if explained["record"]["news"] == "silent" else ""
+        return f"Resolved at {places} on {when}{why}"
     if explained["status"] == "acknowledged":
         return f"Acknowledged, and {places} knows since {when}"
     record = explained["record"]
@@ -260,6 +261,10 @@ def _heard(explained: Mapping[str, Any]) -> Iterator[str]:
         yield f"    suspended until {_moment(record['suspended_until'], now)}"
     elif record["suspended_until"]:
         yield f"    was suspended until {_moment(record['suspended_until'], now)}"
+    if record.get("auto_resolve_at"):
+        yield f"    resolved by alertrouter if its sender does not repeat it before {_moment(record['auto_resolve_at'], now)}"
+    if record.get("sender_silent"):
+        yield "    not repeated for long; kept open, because nothing at all was heard of its sender for an hour"
     if record["due_at"]:
         yield f"    judged again {_moment(record['due_at'], now)}"
 
@@ -271,12 +276,15 @@ _NEWS = {
     "status": "its status changed",
     "refresh": "unchanged, after the dedup window or the time to send again",
     "again": "unchanged, and what was heard before did not get through",
+    "silent": "none: its sender ceased to repeat it, and alertrouter resolved it",
 }
 
 
 def _window(explained: Mapping[str, Any]) -> str:
     """What hearing it again would do."""
     record, now = explained["record"], explained["judged_now"]["at"]
+    if record["news"] == "silent":
+        return "firing again it is a new alert and pages; resolved again it is a duplicate"
     if record["status"] == "resolved":
         return "firing again it is a new alert; resolved again it is a duplicate"
     if record["outcome"] == "pending":

@@ -15,6 +15,7 @@ import msgspec
 
 from alertrouter.alert import Alert, Status
 from alertrouter.delivery.judging import Counts, decide, plain_decision, show
+from alertrouter.delivery.silence import AutoResolve, Silence, silence
 from alertrouter.destinations.pagerduty import EventAction, build_event, encode_event
 from alertrouter.record import REPAIR_AFTER_MS, Outcome, Record, Told
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Service, Verdict
@@ -110,7 +111,15 @@ def as_json(explained: Explanation) -> dict[str, Any]:
     }
 
 
-async def explain_record(alert_id: str, store: AlertStore, ruleset: Ruleset, now: int) -> dict[str, Any] | None:
+async def explain_record(
+    alert_id: str,
+    store: AlertStore,
+    ruleset: Ruleset,
+    now: int,
+    *,
+    ahead: int = 0,
+    auto_resolve: AutoResolve | None = None,
+) -> dict[str, Any] | None:
     """What is on record of one alert, and what the rules say about it at `now`; None where nothing is on record.
 
     `outcome` is that of the record. What the rules say now is in `judged_now` and in the members that an explanation
@@ -120,7 +129,9 @@ async def explain_record(alert_id: str, store: AlertStore, ruleset: Ruleset, now
     if sight is None:
         return None
     record = sight.record
-    decision = await _decide(record, store, ruleset, now)
+    decision = await _decide(record, store, ruleset, now, ahead)
+    source = await store.source(record.alert.source)
+    silent = silence(record, source, auto_resolve.of(record.alert.source), now) if auto_resolve else Silence()
     pinned_key = next((told.dedup_key for told in record.told if told.is_open), "")
     explained = _explanation(record.alert, decision, ruleset, pinned_key)
     return {
@@ -128,19 +139,23 @@ async def explain_record(alert_id: str, store: AlertStore, ruleset: Ruleset, now
         "outcome": _outcome_of(record, now),
         "status": record.status.value,
         "judged_now": {"at": now, "outcome": explained.outcome, "rules": ruleset.version},
-        "record": _record_as_json(sight),
+        "record": {
+            **_record_as_json(sight),
+            "auto_resolve_at": 0 if silent.sender_silent else silent.look_at,
+            "sender_silent": silent.sender_silent,
+        },
         "told": [_told_as_json(told, record, sight) for told in record.told],
     }
 
 
-async def _decide(record: Record, store: AlertStore, ruleset: Ruleset, now: int) -> Decision:
+async def _decide(record: Record, store: AlertStore, ruleset: Ruleset, now: int, ahead: int) -> Decision:
     """As the worker decides, but that counters are looked at and not counted up."""
     if record.poisoned:
         return plain_decision(record.alert)
     counts: dict[CountQuery | CacheQuery, int | str | None] = {}
     while True:
         # thousands of rules in words take longer than others should wait
-        decision = await asyncio.to_thread(decide, record.alert, ruleset, now, counts, trace=True)
+        decision = await asyncio.to_thread(decide, record.alert, ruleset, now, counts, trace=True, ahead=ahead)
         if not decision.wants:
             return decision
         counted = [query for query in decision.wants if isinstance(query, CountQuery)]

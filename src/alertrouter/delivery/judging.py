@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -18,6 +18,9 @@ from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, V
 
 T = TypeVar("T")
 Counts = Mapping[CountQuery | CacheQuery, int | str | None]
+
+#: While our time comes nearer to Redis' by a fiftieth, the end of a window is met to within 12 s.
+_LOOK_AGAIN_MS = 10 * 60_000
 
 _log = structlog.get_logger()
 
@@ -34,14 +37,23 @@ class ActiveRules:
         return self.routing_keys.get(destination) or self.routing_keys[DEFAULT_DESTINATION]
 
 
-def decide(alert: Alert, ruleset: Ruleset, now: int, counts: Counts | None, *, trace: bool = False) -> Decision:
+def decide(
+    alert: Alert, ruleset: Ruleset, now: int, counts: Counts | None, *, trace: bool = False, ahead: int = 0
+) -> Decision:
     """What the rules say, given what they counted. An alert about ourselves is beyond them.
 
     trace: record each rule looked at, with the reason in words; changes nothing else.
+    ahead: how far `now` is ahead of the time of day, which rules ask for (ms). The decision's `until` is by `now`'s
+           clock; as the two come nearer to each other meanwhile, it is looked at again before long.
     """
     if alert.source == SELF:
         return plain_decision(alert, SELF_DESTINATION)
-    return _or_plain(alert, lambda: evaluate(alert, ruleset, now, counts=counts, trace=trace), plain_decision)
+    decision = _or_plain(
+        alert, lambda: evaluate(alert, ruleset, now - ahead, counts=counts, trace=trace), plain_decision
+    )
+    if ahead and decision.until:
+        return replace(decision, until=min(decision.until + ahead, now + _LOOK_AGAIN_MS))
+    return decision
 
 
 def show(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:

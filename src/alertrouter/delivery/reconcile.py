@@ -172,7 +172,7 @@ def _status(record: Record, decision: Decision) -> Status:
     """What was heard, unless a rule says to take it for the opposite."""
     if decision.event_action == Action.RESOLVE:
         return Status.RESOLVED
-    if decision.event_action == Action.TRIGGER and record.status is Status.RESOLVED:
+    if decision.event_action == Action.TRIGGER and record.status is Status.RESOLVED and record.news is not News.SILENT:
         return Status.FIRING
     return record.status
 
@@ -233,7 +233,8 @@ def _was_short(record: Record, told: Told, decision: Decision) -> bool:
     """Fired and resolved, and the destination has heard of neither."""
     named = told.destination in decision.destinations and decision.verdict is Verdict.DELIVER
     was_suspended = record.suspended_until > record.last_heard
-    return named and record.status is Status.RESOLVED and record.fired_version > told.version and not was_suspended
+    is_heard = record.status is Status.RESOLVED and record.news is not News.SILENT
+    return named and is_heard and record.fired_version > told.version and not was_suspended
 
 
 def _version(record: Record, action: Action, status: Status) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, assert_never
@@ -23,6 +23,7 @@ from alertrouter.alert import Alert, Status
 from alertrouter.delivery.backoff import delay_ms
 from alertrouter.delivery.judging import ActiveRules, decide, plain_decision, show
 from alertrouter.delivery.reconcile import Action, Plan, Send, after, reconcile
+from alertrouter.delivery.silence import AutoResolve, Silence, resolved_by_us, silence
 from alertrouter.destinations.pagerduty import (
     FALLBACK,
     Delivered,
@@ -36,7 +37,7 @@ from alertrouter.destinations.pagerduty import (
     encode_event,
 )
 from alertrouter.errors import StoreUnavailable
-from alertrouter.record import Outcome, Record, State, Told
+from alertrouter.record import News, Outcome, Record, State, Told
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset
 from alertrouter.store.store import AlertStore, Claim, Judged, Queued, Result, Settlement, Threshold
 
@@ -74,11 +75,16 @@ class Worker:
         held: Callable[[], bool] = lambda: False,
         on_away: Callable[[], None] = lambda: None,
         on_judged: Callable[[Record, Decision, Plan, int], None] = lambda *_: None,
+        auto_resolve: AutoResolve | None = None,
+        ahead: Callable[[], int] = lambda: 0,
+        keep_time: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`held` says when what waits in the store may be out of date, and nothing is to be sent.
 
         `on_away` is called whenever the store did not answer.
         `on_judged` is told of every record that was claimed, what was decided about it, and when.
+        `auto_resolve` says after what silence an alert is over; None for never.
+        `ahead` says how far `clock` is ahead of the time of day (ms); `keep_time` is asked at each heartbeat to keep it right.
         """
         self._store = store
         self._pagerduty = pagerduty
@@ -90,6 +96,9 @@ class Worker:
         self._held = held
         self._on_away = on_away
         self._on_judged = on_judged
+        self._auto_resolve = auto_resolve
+        self._ahead = ahead
+        self._keep_time = keep_time
         self._in_flight: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._waiting = asyncio.Event()
@@ -191,6 +200,8 @@ class Worker:
             await asyncio.sleep(began + max(_PACE_S, took / share) - loop.time())
 
     async def _beat(self) -> float:
+        if self._keep_time is not None:
+            await self._keep_time()
         await self._store.beat(self._clock())
         return _BEAT_S
 
@@ -208,12 +219,35 @@ class Worker:
                 raise
         records, next_due = await self._store.claim_due(now, _JUDGE_AT_ONCE)
         if records:
-            await self._store.judged([await self._judge(record, now) for record in records], now)
+            judged = []
+            for record in records:
+                silent = await self._silence(record, now)
+                if silent.over:
+                    await self._resolve_unheard(record, silent.reason, now)
+                else:
+                    judged.append(await self._judge(record, now, silent.look_at))
+            await self._store.judged(judged, now)
             self._waiting.set()
             self._due.set()  # there may be more, or something due at once
         return _pause(next_due, now)
 
-    async def _judge(self, record: Record, now: int) -> Judged:
+    async def _silence(self, record: Record, now: int) -> Silence:
+        """Whether its sender has ceased to repeat it."""
+        if self._auto_resolve is None:
+            return Silence()
+        source = record.alert.source
+        after_ms = self._auto_resolve.of(source)
+        is_unheard = after_ms and now >= record.last_heard + after_ms  # else its sender need not be known
+        return silence(record, await self._store.source(source) if is_unheard else None, after_ms, now)
+
+    async def _resolve_unheard(self, record: Record, reason: str, now: int) -> None:
+        """Resolve it, unless it is heard at this very moment: then it is judged once more."""
+        if await self._store.resolve_unheard(record, resolved_by_us(record.alert, reason), reason, now):
+            telemetry.AUTO_RESOLVED.inc()
+            self._log.info("alert resolved for its silence", dedup_key=record.alert.dedup_key, reason=reason)
+
+    async def _judge(self, record: Record, now: int, look_at: int = 0) -> Judged:
+        """What to put down about it; `look_at` is when to look again even if nothing else asks for it."""
         active = self._rules()
         decision = await self._decide(record, active.ruleset, now)
         if decision.cache_writes:
@@ -238,9 +272,9 @@ class Worker:
             record=record,
             outcome=plan.outcome,
             rule=decision.rule,
-            reason=decision.reason,
+            reason=record.reason if record.news is News.SILENT else decision.reason,
             service=decision.service,
-            wake_at=plan.wake_at,
+            wake_at=min(filter(None, (plan.wake_at, look_at)), default=0),
             closed=_is_closed(record, plan),
             parked=record.status is not Status.RESOLVED and (plan.outcome in _KEPT_BY_RULES or decision.suspend_ms > 0),
             suspended_until=plan.suspended_until,
@@ -265,7 +299,7 @@ class Worker:
             return plain_decision(record.alert)
         counts: dict[CountQuery | CacheQuery, int | str | None] = {}
         while True:
-            decision = decide(record.alert, ruleset, now, counts)
+            decision = decide(record.alert, ruleset, now, counts, ahead=self._ahead())
             if not decision.wants:
                 return decision
             counted = [query for query in decision.wants if isinstance(query, CountQuery)]
@@ -349,7 +383,8 @@ class Worker:
             case Delivered():
                 log.info("event delivered", service=decision.service, severity=decision.event.severity.value)
                 telemetry.SENDS.labels(claim.destination, "delivered").inc()
-                telemetry.DELIVERY_SECONDS.observe(max(now - record.last_heard, 0) / 1000)
+                if record.news is not News.SILENT:
+                    telemetry.DELIVERY_SECONDS.observe(max(now - record.last_heard, 0) / 1000)
                 settlement = _delivered(claim, record, told, send, decision, now, page_short=self._page_short)
             case TryAgain(reason=reason):
                 not_before = now + delay_ms(told.tries + 1, answer.retry_after_ms, random.random())

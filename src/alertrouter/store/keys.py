@@ -22,6 +22,8 @@ class Keys:
     cache:    prefix of what rules remember, one string each: `cache` + name
     members:  prefix of one set per incident that several alerts share: `members` + destination + key
     epoch:    random text, as old as the data: another one means that what was stored is gone
+    clock:    what replicas agree on about the time
+    sources:  hash of senders, each with when it was last heard and since when without a long silence (ms)
     dead:     hash of dead letters, "<id> <version> <destination>" to JSON
     history:  capped stream of what was heard, what was sent, and how alerts ended
     """
@@ -39,6 +41,8 @@ class Keys:
     cache: str
     members: str
     epoch: str
+    clock: str
+    sources: str
     dead: str
     history: str
 
@@ -60,6 +64,8 @@ def keys_of(instance: str) -> Keys:
         cache=tag + "cache:",
         members=tag + "members:",
         epoch=tag + "epoch",
+        clock=tag + "clock",
+        sources=tag + "sources",
         dead=tag + "dead",
         history=tag + "history",
     )

@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError, RedisError
 from alertrouter.alarms import alarm
 from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import ForeignData, StoreUnavailable
-from alertrouter.record import REPAIR_AFTER_MS, News, Outcome, Record, State, Told
+from alertrouter.record import REPAIR_AFTER_MS, SOURCE_SILENT_AFTER_MS, News, Outcome, Record, Source, State, Told
 from alertrouter.store.keys import Keys, keys_of
 from alertrouter.store.merge import Merge
 from alertrouter.store.replicas import MISSING_FOR_MS, Replicas
@@ -40,6 +40,9 @@ WINDOW_SLACK_MS = 15_000
 #: A late copy of an episode already resolved waits this long for its own resolve.
 LATE_COPY_HOLD_MS = 30_000
 CLOSED_LIFETIME_MS = 24 * 3600 * 1000
+_FORGET_SOURCE_AFTER_MS = 30 * 24 * 3600 * 1000
+#: That a sender was heard is put down once in this time.
+_NOTE_SOURCE_EVERY_MS = 60 * 1000
 #: Entries. A heard one holds its alert, about 3 kB; the others take some 200 bytes.
 HISTORY_LENGTH = 100_000
 
@@ -63,13 +66,16 @@ _SCRIPTS = {
     "claim_due": "zset zset zset hash",
     "claim_sends": "set zset string zset zset",
     "count": "zset hash zset",
+    "heard_from": "hash",
     "judged": "zset zset set stream zset",
     "leave_incident": "set",
     "look": "hash zset hash",
     "look_at_counts": "zset hash",
+    "put_agreement": "string",
     "recall": "zset zset",
     "repair_members": "set zset",
     "replay": "zset stream zset",
+    "resolve_unheard": "zset zset stream zset",
     "settle": "zset zset hash stream zset",
 }
 #: The script that is refused when Redis is full. The others drain it.
@@ -271,6 +277,7 @@ class AlertStore:
         self._epoch = ""
         self._lost_at = 0
         self._alarms: list[Alert] = []
+        self._noted_sources: dict[str, int] = {}
 
     async def accept(self, alerts: Sequence[Alert], now: int) -> list[News | Accepted]:
         """Take `alerts` in; returns what each was. Once this returns, Redis has all of them."""
@@ -366,6 +373,49 @@ class AlertStore:
         )
         readable = [(id_, await self._read(id_, "\n\n" + id_.decode(), flat)) for id_, flat in answer[1:]]
         return [record for _, record in readable if record is not None], int(float(answer[0] or 0))
+
+    async def heard_from(self, sources: Iterable[str], now: int) -> None:
+        """Put down that these senders were heard, at most once a minute each."""
+        noted = self._noted_sources
+        wanted = [each for each in set(sources) if abs(now - noted.get(each, -now)) >= _NOTE_SOURCE_EVERY_MS]
+        if wanted:
+            arguments: list[str | int] = [now, SOURCE_SILENT_AFTER_MS, _FORGET_SOURCE_AFTER_MS, *wanted]
+            if await self._run("heard_from", [self.keys.sources], arguments) < len(noted):
+                noted.clear()  # Redis has forgotten some, and so may we
+            noted.update(dict.fromkeys(wanted, now))
+
+    async def source(self, name: str) -> Source | None:
+        """When a sender was heard; None for never."""
+        async with _as_unavailable():
+            found = await self._client.hget(self.keys.sources, name)
+        if found is None:
+            return None
+        last, _, since = found.decode().partition(" ")
+        return Source(int(last), int(since))
+
+    async def resolve_unheard(self, record: Record, alert: Alert, reason: str, now: int) -> bool:
+        """Resolve a claimed record for its silence: `alert` is how it is put down. False if it was heard meanwhile.
+
+        Either way it is nobody's any more, and due.
+        """
+        keys = self.keys
+        return bool(
+            await self._run(
+                "resolve_unheard",
+                [keys.due, self._leases, keys.history, keys.parked],
+                [
+                    now,
+                    record.id,
+                    keys.alert,
+                    record.version,
+                    record.last_heard,
+                    _encode(alert),
+                    reason,
+                    self._history_length,
+                    keys.wait,
+                ],
+            )
+        )
 
     async def next_due(self) -> int:
         """When the next record is due, in ms; 0 for none."""
@@ -686,6 +736,16 @@ class AlertStore:
         async with _as_unavailable():
             seconds, microseconds = await self._client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def agreement(self) -> str:
+        """What replicas agree on about the time; "" for nothing."""
+        async with _as_unavailable():
+            found = await self._client.get(self.keys.clock)
+        return found.decode() if found else ""
+
+    async def put_agreement(self, known: str, new: str) -> bool:
+        """Agree on `new`, unless something else than `known` is agreed on by now."""
+        return bool(await self._run("put_agreement", [self.keys.clock], [known, new]))
 
     async def history(self, most: int) -> list[dict[str, str]]:
         """How alerts ended, newest first."""
