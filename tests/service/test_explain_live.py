@@ -303,8 +303,8 @@ async def test_the_command_prints_what_the_service_answers(client: Client, sandb
     await idle(client)
     alert_id = await known_id(client)
     redis = client.service.store._client
-    beating = client.service.store.keys.owners
-    before = await everything_in(redis, beating)
+    beating = (client.service.store.keys.owners, client.service.store.keys.clock)
+    before = await everything_in(redis, *beating)
     code, output, errors = await run("explain", "--alert", alert_id, "--url", client.service.url, "-o", "json")
     assert (code, errors) == (0, "")
     [by_command] = json.loads(output)
@@ -328,7 +328,7 @@ async def test_the_command_prints_what_the_service_answers(client: Client, sandb
     assert "heard firing critical  (new)" in output
     assert "sent to pagerduty:default: taken  triggered  → delivered" in output
     assert "heard firing again" in output
-    assert await everything_in(redis, beating) == before
+    assert await everything_in(redis, *beating) == before
 
 
 async def test_options_win_over_the_environment(client: Client) -> None:

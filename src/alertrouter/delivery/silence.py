@@ -78,11 +78,11 @@ def silence(record: Record, source: Source | None, after_ms: int, now: int) -> S
     """
     if record.status is Status.RESOLVED:
         return Silence()
-    forgotten_at = record.last_heard + FORGOTTEN_AFTER_MS if any(told.is_open for told in record.told) else 0
-    if forgotten_at and now >= forgotten_at:
+    forgotten_at = record.last_heard + FORGOTTEN_AFTER_MS
+    if now >= forgotten_at and any(told.is_open for told in record.told):
         return Silence(over=True, reason=_reason(now - record.last_heard))
     if not after_ms:
-        return Silence(look_at=forgotten_at)
+        return Silence(look_at=forgotten_at if now < forgotten_at else 0)
     heard_since = max(record.last_heard, source.since if source else 0)
     over_at = heard_since + after_ms
     if now < over_at:
