@@ -19,6 +19,7 @@ from alertrouter.alarms import SELF_DESTINATION
 from alertrouter.alert import Alert
 from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
+from alertrouter.delivery.flapping import FlappingLimit
 from alertrouter.delivery.intake import Intake
 from alertrouter.delivery.journal import Journal
 from alertrouter.delivery.judging import ActiveRules
@@ -92,6 +93,7 @@ class Service:
             on_away=lambda: self.intake.redis_failed(),
             on_judged=self.shadow.heard if self.shadow else lambda *_: None,
             auto_resolve=AutoResolve.from_setting(settings.auto_resolve_after),
+            flapping=FlappingLimit.from_settings(settings.flapping_transitions, settings.flapping_within),
             ahead=self._ahead,
             keep_time=self.keep_time,
         )

@@ -114,6 +114,25 @@ class Told(msgspec.Struct, frozen=True, gc=False):
         return max(self.version, self.maybe_open)
 
 
+class Flapping(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What was found when the record was last judged, as far as flapping goes.
+
+    version:   the version that was looked at; 0 for never.
+    over:      it was resolved then.
+    times:     when it last changed between firing and resolved, oldest first; one more than it may.
+    since:     the version at which it was found to flap; 0 while it does not.
+    until:     it flaps until then.
+    forgiven:  a resolve heard up to this version was held, and is not owed to what fires again.
+    """
+
+    version: int = 0
+    over: bool = False
+    times: tuple[int, ...] = ()
+    since: int = 0
+    until: int = 0
+    forgiven: int = 0
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One alert's record. `version` grows with every piece of news.
 
@@ -146,6 +165,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     service: str = ""
     poisoned: bool = False
     told: tuple[Told, ...] = ()
+    flapping: Flapping = Flapping()
 
     def with_told(self, told: Told) -> Record:
         """The record with another half for `told`'s destination."""

@@ -64,6 +64,8 @@ class Settings(BaseModel):
     history_path: Path | None = None
     shadow_rules: Path | None = None
     page_short: bool = False
+    flapping_transitions: int = Field(default=0, ge=0, le=100)
+    flapping_within: int = 10 * 60_000
     #: For one sender, or one sender/name; "" is for all that repeat what still fires.
     auto_resolve_after: Mapping[str, int] = Field(default_factory=lambda: {"": 121 * 3600_000})
     fail_open: bool = True
@@ -81,7 +83,7 @@ class Settings(BaseModel):
     def _split_tokens(cls, value: object) -> object:
         return [token.strip() for token in value.split(",") if token.strip()] if isinstance(value, str) else value
 
-    @field_validator("dedup_window", "resend_after", "drain_timeout", "retention", mode="before")
+    @field_validator("dedup_window", "resend_after", "drain_timeout", "retention", "flapping_within", mode="before")
     @classmethod
     def _duration(cls, value: object) -> object:
         if not isinstance(value, str):

@@ -60,7 +60,7 @@ SUSPENDED_MS = 2 * MINUTE
 #: A time-out's request is processed within this or never: repairs are sent after 90 s because of it.
 LATEST_MS = 85 * SECOND
 #: What is not repeated for that long is over, where silence says anything.
-SILENT_MS = 10 * MINUTE
+SILENT_MS = 6 * MINUTE
 #: More take-overs than this and the system rightly takes the record for the killer of its workers.
 MOST_INTERRUPTIONS = 4
 
@@ -480,11 +480,13 @@ class Machine(RuleBasedStateMachine):
         self._do(work())
 
     def _look_at_silence(self) -> None:
-        """Nothing is left open that is silent. That a sender was heard is put down once a minute only."""
+        """Nothing is left open whose sender goes on without it. That it was heard is put down once a minute only."""
+        now = self.clock()
         for book in self.books.values():
-            if book.heard and book.status is not Status.RESOLVED and book.named:
-                silent = self._is_silent(book, self.clock() - 10 * MINUTE, SOURCE_SILENT_AFTER_MS - 12 * MINUTE)
-                if silent:
+            if book.heard and book.status is not Status.RESOLVED and book.named and now >= book.last_heard + SILENT_MS:
+                times = [at for at in self.heard_at if at >= book.last_heard]
+                gaps = [later - earlier for earlier, later in zip(times, [*times[1:], now], strict=True)]
+                if max(gaps) < SOURCE_SILENT_AFTER_MS - 2 * MINUTE:
                     self.wrong(f"{book.id} is not repeated since {book.last_heard}, and fires")
 
     def look_at_takeover(self, record: Record) -> None:
@@ -532,9 +534,11 @@ class Machine(RuleBasedStateMachine):
     def _is_silent(self, book: Book, now: int, away_after: int) -> bool:
         """Not repeated for long enough, in which its sender was never silent for `away_after`."""
         times = [at for at in self.heard_at if book.last_heard <= at <= now]
+        if not times:
+            return False
         gaps = [later - earlier for earlier, later in zip(times, [*times[1:], now], strict=True)]
         back = max((at for at, gap in zip(times[1:], gaps, strict=False) if gap > away_after), default=book.last_heard)
-        return bool(gaps) and gaps[-1] <= away_after and now >= back + SILENT_MS
+        return gaps[-1] <= away_after and now >= back + SILENT_MS
 
     # --- PagerDuty --------------------------------------------------------------------------------------------------
 

@@ -182,9 +182,18 @@ def _on_its_way(explained: Mapping[str, Any]) -> str:
         before = waiting["before"]
         others = f"{before} other{'s' * (before > 1)} before it" if before else "it is next"
         return f"Not sent yet: it waits for its turn at {waiting['destination']}, {others}"
+    if _flaps_until(record) > now and explained["status"] == "resolved":
+        return (
+            f"Over, and its resolve is held because it flaps ({record['flapping']['changes']}): "
+            f"resolved {_moment(record['flapping']['until'], now)} unless it fires again"
+        )
     if record["hold_until"] > now:
         return f"Held until {_moment(record['hold_until'], now)}: it may be a late copy of what is already resolved"
     return "Not judged yet: it waits for the worker"
+
+
+def _flaps_until(record: Mapping[str, Any]) -> int:
+    return int(record.get("flapping", {}).get("until", 0))  # a service of an earlier version does not say
 
 
 def _last_answer(explained: Mapping[str, Any], destination: str) -> str:
@@ -261,6 +270,8 @@ def _heard(explained: Mapping[str, Any]) -> Iterator[str]:
         yield f"    suspended until {_moment(record['suspended_until'], now)}"
     elif record["suspended_until"]:
         yield f"    was suspended until {_moment(record['suspended_until'], now)}"
+    if _flaps_until(record) > now:
+        yield f"    flaps: {record['flapping']['changes']}; until {_moment(record['flapping']['until'], now)}"
     if record.get("auto_resolve_at"):
         yield f"    resolved by alertrouter if its sender does not repeat it before {_moment(record['auto_resolve_at'], now)}"
     if record.get("sender_silent"):

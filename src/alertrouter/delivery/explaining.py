@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from alertrouter.alert import Alert, Status
+from alertrouter.delivery.flapping import changes
 from alertrouter.delivery.judging import Counts, decide, plain_decision, show
 from alertrouter.delivery.silence import AutoResolve, Silence, silence
 from alertrouter.destinations.pagerduty import EventAction, build_event, encode_event
@@ -196,7 +197,14 @@ def _record_as_json(sight: Sight) -> dict[str, Any]:
         "due_at": sight.due_at,
         "waiting": [asdict(each) for each in sight.waiting],
         "poisoned": record.poisoned,
+        "flapping": _flapping_as_json(record),
     }
+
+
+def _flapping_as_json(record: Record) -> dict[str, Any]:
+    """`until` is 0 while it does not flap."""
+    found = record.flapping
+    return {"until": found.until, "changes": changes(found) if found.until else "", "since_version": found.since}
 
 
 def _told_as_json(told: Told, record: Record, sight: Sight) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from alertrouter import telemetry
 from alertrouter.alarms import SELF, alarm
 from alertrouter.alert import Alert, Status
 from alertrouter.delivery.backoff import delay_ms
+from alertrouter.delivery.flapping import FlappingLimit, flaps, look, note, plan_for
 from alertrouter.delivery.judging import ActiveRules, decide, plain_decision, show
-from alertrouter.delivery.reconcile import Action, Plan, Send, after, reconcile
+from alertrouter.delivery.reconcile import Action, Plan, Send, after
 from alertrouter.delivery.silence import AutoResolve, Silence, resolved_by_us, silence
 from alertrouter.destinations.pagerduty import (
     FALLBACK,
@@ -76,6 +77,7 @@ class Worker:
         on_away: Callable[[], None] = lambda: None,
         on_judged: Callable[[Record, Decision, Plan, int], None] = lambda *_: None,
         auto_resolve: AutoResolve | None = None,
+        flapping: FlappingLimit | None = None,
         ahead: Callable[[], int] = lambda: 0,
         keep_time: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -83,7 +85,7 @@ class Worker:
 
         `on_away` is called whenever the store did not answer.
         `on_judged` is told of every record that was claimed, what was decided about it, and when.
-        `auto_resolve` says after what silence an alert is over; None for never.
+        `auto_resolve` says after what silence an alert is over, `flapping` what flaps; None for never.
         `ahead` says how far `clock` is ahead of the time of day (ms); `keep_time` is asked at each heartbeat to keep it right.
         """
         self._store = store
@@ -97,6 +99,7 @@ class Worker:
         self._on_away = on_away
         self._on_judged = on_judged
         self._auto_resolve = auto_resolve
+        self._flapping = flapping
         self._ahead = ahead
         self._keep_time = keep_time
         self._in_flight: set[asyncio.Task[None]] = set()
@@ -246,6 +249,16 @@ class Worker:
             telemetry.AUTO_RESOLVED.inc()
             self._log.info("alert resolved for its silence", dedup_key=record.alert.dedup_key, reason=reason)
 
+    async def _look_at_flapping(self, record: Record, limit: FlappingLimit, now: int) -> Record:
+        """The record with what there is to say about its flapping, put down where that has changed."""
+        found = look(record, limit, now)
+        if found == record.flapping:
+            return record
+        await self._store.put_flapping(record, found)
+        if bool(found.since) != bool(record.flapping.since):
+            self._log.info("alert flaps" if found.since else "alert flaps no more", dedup_key=record.alert.dedup_key)
+        return replace(record, flapping=found)
+
     async def _judge(self, record: Record, now: int, look_at: int = 0) -> Judged:
         """What to put down about it; `look_at` is when to look again even if nothing else asks for it."""
         active = self._rules()
@@ -254,7 +267,9 @@ class Worker:
             await self._store.remember({write.key: write.value for write in decision.cache_writes})
         if decision.resets:
             await self._store.reset_counts(query.key for query in decision.resets)
-        plan = reconcile(record, decision, now, page_short=self._page_short)
+        if self._flapping is not None:
+            record = await self._look_at_flapping(record, self._flapping, now)
+        plan = plan_for(record, decision, now, page_short=self._page_short)
         self._on_judged(record, decision, plan, now)
         for rule in decision.matched:
             telemetry.count_rule_match(rule)
@@ -344,7 +359,7 @@ class Worker:
         except StoreUnavailable:
             await self._release(claim, now)
             return
-        plan = reconcile(record, decision, now, page_short=self._page_short)
+        plan = plan_for(record, decision, now, page_short=self._page_short)
         send = _missing_at(claim.destination, plan)
         if send is None or not self._may_send(claim, told, send, decision, active):
             await self._release(claim, now)
@@ -365,7 +380,7 @@ class Worker:
                 told.dedup_key or record.alert.dedup_key,
                 enriched,
                 Rung(min(told.rung, Rung.MINIMAL)) if told.refused == record.version else Rung.WHOLE,
-                _notes(record, told),
+                _notes(record, told, now),
             )
         )
         began = perf_counter()
@@ -520,7 +535,7 @@ def _delivered(
 ) -> Settlement:
     record = after(record, told, send, now)
     told = record.told_of(told.destination)
-    plan = reconcile(record, decision, now, page_short=page_short)
+    plan = plan_for(record, decision, now, page_short=page_short)
     return Settlement(
         claim,
         Result.DELIVERED,
@@ -580,11 +595,11 @@ def _other_key(told: Told, active: ActiveRules) -> str:
     return other if other != told.key else ""
 
 
-def _notes(record: Record, told: Told) -> list[str]:
+def _notes(record: Record, told: Told, now: int) -> list[str]:
     """What the responder should know about the way this event came."""
+    notes = [note(record)] if flaps(record, now) else []
     if told.refused != record.version:
-        return []
-    notes = []
+        return notes
     if told.rung:
         notes.append("not the whole alert: PagerDuty refused it with what the sender wrote in it")
     if told.rerouted:
@@ -614,7 +629,7 @@ def _refused(
     page_short: bool = False,
 ) -> Settlement:
     record = record.with_told(replace(told, dead=send.version, tries=0))
-    plan = reconcile(record, decision, now, page_short=page_short)
+    plan = plan_for(record, decision, now, page_short=page_short)
     letter = {
         "id": record.id,
         "dedup_key": record.alert.dedup_key,

@@ -19,6 +19,7 @@ import msgspec
 
 from alertrouter.alert import Alert
 from alertrouter.delivery.fallback import DirectPath, decide_without_counts
+from alertrouter.delivery.flapping import FlappingLimit
 from alertrouter.delivery.journal import Journal
 from alertrouter.delivery.judging import ActiveRules, Counts
 from alertrouter.delivery.reconcile import Plan
@@ -133,6 +134,7 @@ class World:
     dedup: Dedup = field(default_factory=Dedup)
     page_short: bool = False
     auto_resolve: AutoResolve | None = None
+    flapping: FlappingLimit | None = None
     pagerduty: PagerDutyInMemory = field(init=False)
     judgements: list[Judgement] = field(default_factory=list)
     destinations: dict[str, str] = field(default_factory=dict)
@@ -165,6 +167,7 @@ class World:
             page_short=self.page_short,
             on_judged=self._note,
             auto_resolve=self.auto_resolve,
+            flapping=self.flapping,
         )
         self.close()
         self._journal = Journal(self.folder / self.instance, owner)

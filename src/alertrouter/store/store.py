@@ -21,7 +21,17 @@ from redis.exceptions import NoScriptError, RedisError
 from alertrouter.alarms import alarm
 from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import ForeignData, StoreUnavailable
-from alertrouter.record import REPAIR_AFTER_MS, SOURCE_SILENT_AFTER_MS, News, Outcome, Record, Source, State, Told
+from alertrouter.record import (
+    REPAIR_AFTER_MS,
+    SOURCE_SILENT_AFTER_MS,
+    Flapping,
+    News,
+    Outcome,
+    Record,
+    Source,
+    State,
+    Told,
+)
 from alertrouter.store.keys import Keys, keys_of
 from alertrouter.store.merge import Merge
 from alertrouter.store.replicas import MISSING_FOR_MS, Replicas
@@ -54,6 +64,7 @@ _RANK_STEP = 10**13  # larger than any time in ms, so that rank orders before ag
 _log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(Alert).decode
+_decode_flapping = msgspec.json.Decoder(Flapping).decode
 
 #: Every script and the types of its first KEYS: before it does anything it looks whether they hold something else,
 #: because what a script wrote before it failed stays written.
@@ -72,6 +83,7 @@ _SCRIPTS = {
     "look": "hash zset hash",
     "look_at_counts": "zset hash",
     "put_agreement": "string",
+    "put_flapping": "hash",
     "recall": "zset zset",
     "repair_members": "set zset",
     "replay": "zset stream zset",
@@ -416,6 +428,10 @@ class AlertStore:
                 ],
             )
         )
+
+    async def put_flapping(self, record: Record, found: Flapping) -> None:
+        """Put down what was found about a claimed record's flapping; nothing where it has newer news."""
+        await self._run("put_flapping", [self.keys.alert + record.id], [record.version, _encode(found)])
 
     async def next_due(self) -> int:
         """When the next record is due, in ms; 0 for none."""
@@ -943,6 +959,7 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
         reason=fields.get(b"reason", b"").decode(),
         service=fields.get(b"service", b"").decode(),
         poisoned=poisoned,
+        flapping=_decode_flapping(fields[b"flapping"]) if b"flapping" in fields else Flapping(),
         told=tuple(
             Told(
                 destination=destination,
