@@ -10,10 +10,11 @@ from alertrouter.delivery.explaining import explain_record
 from alertrouter.delivery.flapping import FlappingLimit
 from alertrouter.delivery.worker import Worker
 from alertrouter.record import Outcome
+from alertrouter.sandbox import Sandbox
 from alertrouter.settings import Settings
 from tests.alerts import MINUTE, SECOND, make_alert
 from tests.payloads import alertmanager_alert, alertmanager_body
-from tests.service.conftest import Rig, Sandbox, serving
+from tests.service.conftest import Rig, serving
 from tests.service.test_http import idle
 
 ID = "alertmanager:f00d"
