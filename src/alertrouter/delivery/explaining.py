@@ -131,8 +131,10 @@ async def explain_record(
         return None
     record = sight.record
     decision = await _decide(record, store, ruleset, now, ahead)
-    source = await store.source(record.alert.source)
-    silent = silence(record, source, auto_resolve.of(record.alert.source), now) if auto_resolve else Silence()
+    silent = Silence()
+    if auto_resolve is not None:
+        source = record.alert.source
+        silent = silence(record, await store.source(source), auto_resolve.of(source), now)
     pinned_key = next((told.dedup_key for told in record.told if told.is_open), "")
     explained = _explanation(record.alert, decision, ruleset, pinned_key)
     return {
