@@ -23,6 +23,7 @@ from alertrouter.delivery.canary import Canary
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
 from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
+from alertrouter.delivery.flapping import FlappingLimit
 from alertrouter.delivery.heartbeats import Heartbeats
 from alertrouter.delivery.intake import Intake
 from alertrouter.delivery.journal import Journal
@@ -32,6 +33,7 @@ from alertrouter.delivery.page_testing import PageTests
 from alertrouter.delivery.reconcile import Plan
 from alertrouter.delivery.senders import Senders
 from alertrouter.delivery.shadow import Shadow
+from alertrouter.delivery.silence import AutoResolve
 from alertrouter.delivery.silencing import Silences
 from alertrouter.delivery.worker import Worker
 from alertrouter.destinations.pagerduty import FALLBACK, PagerDutyClient
@@ -58,7 +60,6 @@ from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
 from alertrouter.web.webhooks import Webhooks
 
-_MEASURE_CLOCK_EVERY_S = 30.0
 _LOOK_AT_REDIS_EVERY_S = 60.0
 _TRIM_HISTORY_EVERY_S = 60.0
 _LOOK_AT_BOUNDS_EVERY_S = 2.0
@@ -90,14 +91,18 @@ class Service:
         self._settings = settings
         self._environ = environ
         self._clock = clock
+        self._redis_clock = clock if isinstance(clock, RedisClock) else None
+        self._warned_of_skew = False
         self.store = store
         reachability = Reachability(pagerduty, clock)
         self._loaded = look(settings.rules)
         self._not_loaded: Sequence[str] = ()
-        self.silences = Silences(store, clock, self._silence, known=self._is_known, closest=self.closest)
-        self.page_tests = PageTests(store, self.accept, lambda: self.rules, clock)
-        self.rules = self._put_in_force(load_rules(settings.rules, now=clock()))
-        self.shadow = Shadow(store) if settings.shadow_rules else None
+        self.silences = Silences(
+            store, clock, self._silence, known=self._is_known, closest=self.closest, ahead=self._ahead
+        )
+        self.page_tests = PageTests(store, self.accept, lambda: self.rules, clock, self._ahead)
+        self.rules = self._put_in_force(load_rules(settings.rules, now=self._time_of_day()))
+        self.shadow = Shadow(store, self._ahead) if settings.shadow_rules else None
         self.history_writer = self._history_writer(settings)
         self.worker = Worker(
             store,
@@ -107,14 +112,20 @@ class Service:
             calls_per_minute=settings.pagerduty_calls_per_minute,
             max_in_flight=settings.max_in_flight,
             page_short=settings.page_short,
-            held=lambda: self.intake.holds_sends() or self.silences.holds_sends(),
+            held=lambda: not self._has_agreed() or self.intake.holds_sends() or self.silences.holds_sends(),
             on_away=lambda: self.intake.redis_failed(),
             on_judged=self._judged,
+            auto_resolve=AutoResolve.from_setting(settings.auto_resolve_after),
+            flapping=FlappingLimit.from_settings(settings.flapping_transitions, settings.flapping_within),
+            ahead=self._ahead,
+            keep_time=self.keep_time,
         )
         self.bounds = Bounds(store, clock, settings.max_pending)
-        direct = DirectPath(reachability, lambda: self.rules, clock, journal)
+        direct = DirectPath(reachability, lambda: self.rules, clock, journal, self._ahead)
         wake = self.worker.wake
-        self.heartbeats = Heartbeats(store, lambda: self.rules, clock, wake, fail_open=settings.fail_open)
+        self.heartbeats = Heartbeats(
+            store, lambda: self.rules, clock, wake, fail_open=settings.fail_open, ahead=self._ahead
+        )
         self.senders = Senders(store, clock, wake)
         self.canary = Canary(store, direct, clock, wake)
         self.outage = self._second_channel(settings, reachability)
@@ -142,6 +153,35 @@ class Service:
         self.health: Health | None = None
         self.draining = False
 
+    def _ahead(self) -> int:
+        """How far our time is ahead of the time of day, in ms."""
+        return self._redis_clock.ahead if self._redis_clock else 0
+
+    def _time_of_day(self) -> int:
+        return self._clock() - self._ahead()
+
+    def _has_agreed(self) -> bool:
+        """Whether our time is that of the other replicas: before, what they hold must not be taken for overdue."""
+        return self._redis_clock is None or self._redis_clock.agreed
+
+    async def keep_time(self) -> None:
+        """Agree with the other replicas on the time, and judge windows again if the time of day was set."""
+        clock = self._redis_clock
+        if clock is None:
+            return
+        was_agreed = clock.agreed
+        if await clock.keep(self.store):
+            _log.warning("Redis' clock was set; timers go on as before", ahead_of_redis_ms=clock.ahead)
+            self.worker.rejudge()
+        elif not was_agreed:
+            self.worker.wake()
+        telemetry.REDIS_CLOCK_SKEW.set(clock.skew / 1000)
+        telemetry.CLOCK_AHEAD.set(clock.ahead / 1000)
+        is_skewed = abs(clock.skew) > _SKEW_WORTH_SAYING_MS
+        if is_skewed and not self._warned_of_skew:
+            _log.warning("this machine's clock is off from Redis'", skew_ms=clock.skew)
+        self._warned_of_skew = is_skewed
+
     async def accept(self, alerts: Sequence[Alert]) -> Sequence[StrEnum]:
         """Take `alerts` in and wake the worker. Raises StoreUnavailable, also while draining."""
         if self.draining:
@@ -158,7 +198,9 @@ class Service:
     async def _reload(self) -> Ruleset:
         try:
             # thousands of rules take seconds to load, and alerts keep coming
-            ruleset = await asyncio.to_thread(load_rules, self._settings.rules, self.rules.ruleset, now=self._clock())
+            ruleset = await asyncio.to_thread(
+                load_rules, self._settings.rules, self.rules.ruleset, now=self._time_of_day()
+            )
         except RulesInvalid as error:
             self._not_loaded = error.problems
             telemetry.RULES_LAST_RELOAD_SUCCESSFUL.set(0)
@@ -215,7 +257,7 @@ class Service:
 
     def _silence(self, silences: tuple[Silence, ...]) -> None:
         """Put these silences in force. What one kept back that was ended before its time is judged again now."""
-        before, now = self.rules.ruleset.silences, self._clock()
+        before, now = self.rules.ruleset.silences, self._time_of_day()
         self.rules = replace(self.rules, ruleset=replace(self.rules.ruleset, silences=silences))
         if self.shadow is not None and self.shadow.ruleset is not None:
             self.shadow.put_in_force(replace(self.shadow.ruleset, silences=silences))
@@ -274,7 +316,7 @@ class Service:
 
     async def _load_shadow(self, directory: Path, shadow: Shadow) -> None:
         try:
-            ruleset = await asyncio.to_thread(load_rules, directory, shadow.ruleset, now=self._clock())
+            ruleset = await asyncio.to_thread(load_rules, directory, shadow.ruleset, now=self._time_of_day())
             shadow.put_in_force(replace(ruleset, silences=self.silences.in_force))
         except RulesInvalid as error:
             shadow.refuse(error.problems)
@@ -285,7 +327,14 @@ class Service:
 
     async def explain(self, alert_id: str) -> dict[str, Any] | None:
         """All about one alert, by the rules in force. None where nothing is on record. Raises StoreUnavailable."""
-        return await explain_record(alert_id, self.store, self.rules.ruleset, self._clock())
+        return await explain_record(
+            alert_id,
+            self.store,
+            self.rules.ruleset,
+            self._clock(),
+            ahead=self._ahead(),
+            auto_resolve=AutoResolve.from_setting(self._settings.auto_resolve_after),
+        )
 
     async def closest(self, asked: str) -> Sequence[str]:
         """Ids of alerts that may be meant: they share the incident of that name, or are called nearly so."""
@@ -356,7 +405,7 @@ class Service:
         ]
 
     def _about_clock(self) -> Sequence[str]:
-        skew = self._clock.skew_ms if isinstance(self._clock, RedisClock) else 0
+        skew = self._redis_clock.skew if self._redis_clock else 0
         if abs(skew) <= _SKEW_WORTH_SAYING_MS:
             return ()
         return [
@@ -472,12 +521,12 @@ async def running(
             wait_replicas=settings.redis_wait_replicas,
             history_length=settings.history_length,
         )
-        redis_clock = RedisClock()
         if embedded is not None:
             with suppress(StoreUnavailable):  # then they end by themselves
                 await store.void_leases()  # our lock on the data directory proves their owners dead
+        redis_clock = RedisClock()
         with suppress(StoreUnavailable):  # said by /-/ready; it may come later
-            await redis_clock.measure(store)
+            await redis_clock.keep(store)
         pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight)
         stack.push_async_callback(pagerduty.close)
         journal = Journal(settings.data_dir / "journal", store.owner)
@@ -495,7 +544,6 @@ async def running(
             await service.silences.refresh()
         working = asyncio.create_task(_keep_going("working", service.worker.run))
         duties: dict[str, Duty] = {
-            "measuring the clock": lambda: _keep_clock(redis_clock, store),
             "watching the rules": service.keep_rules,
             "watching Redis": service.intake.watch,
             "trimming the history": service.keep_history_short,
@@ -586,16 +634,6 @@ async def _keep_looking_at(health: Health) -> None:
             await asyncio.sleep(_LOOK_AGAIN_S)
         else:
             await asyncio.sleep(_LOOK_AT_REDIS_EVERY_S)
-
-
-async def _keep_clock(clock: RedisClock, store: AlertStore) -> None:
-    while True:
-        await asyncio.sleep(_MEASURE_CLOCK_EVERY_S)
-        with suppress(StoreUnavailable):
-            skew = await clock.measure(store)
-            telemetry.REDIS_CLOCK_SKEW.set(skew / 1000)
-            if abs(skew) > _SKEW_WORTH_SAYING_MS:
-                _log.warning("this machine's clock is off from Redis'", skew_ms=skew)
 
 
 def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) -> ActiveRules:

@@ -14,6 +14,8 @@ from alertrouter.alert import Alert, Severity, Status
 #: After an attempt without a definite answer PagerDuty may still process it; by then it surely has or never will.
 #: The current state is sent once more at that time. (Found by simulation: without it 32 of 5,000 keys ended wrong.)
 REPAIR_AFTER_MS = 90_000
+#: A sender that was silent for longer was away; hearing it again says nothing yet about each of its alerts.
+SOURCE_SILENT_AFTER_MS = 3600 * 1000
 
 
 class State(StrEnum):
@@ -49,6 +51,14 @@ class News(StrEnum):
     STATUS = "status"  # resolved, acknowledged
     REFRESH = "refresh"  # unchanged, but the window or resend_after has passed
     AGAIN = "again"  # unchanged, but what was heard before did not get through
+    SILENT = "silent"  # not repeated for so long that we resolved it
+
+
+class Source(msgspec.Struct, frozen=True, gc=False):
+    """A sender: when it was last heard, whatever it said, and since when it was never silent for long."""
+
+    last: int
+    since: int
 
 
 class Told(msgspec.Struct, frozen=True, gc=False):
@@ -104,6 +114,25 @@ class Told(msgspec.Struct, frozen=True, gc=False):
         return max(self.version, self.maybe_open)
 
 
+class Flapping(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What was found when the record was last judged, as far as flapping goes.
+
+    version:   the version that was looked at; 0 for never.
+    over:      it was resolved then.
+    times:     when it last changed between firing and resolved, oldest first; one more than it may.
+    since:     the version at which it was found to flap; 0 while it does not.
+    until:     it flaps until then.
+    forgiven:  a resolve heard up to this version was held, and is not owed to what fires again.
+    """
+
+    version: int = 0
+    over: bool = False
+    times: tuple[int, ...] = ()
+    since: int = 0
+    until: int = 0
+    forgiven: int = 0
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One alert's record. `version` grows with every piece of news.
 
@@ -139,6 +168,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     is_forced: bool = False
     poisoned: bool = False
     told: tuple[Told, ...] = ()
+    flapping: Flapping = Flapping()
 
     def with_told(self, told: Told) -> Record:
         """The record with another half for `told`'s destination."""

@@ -69,6 +69,10 @@ class Settings(BaseModel):
     dead_letters: int = Field(default=5_000, ge=10, le=100_000)
     shadow_rules: Path | None = None
     page_short: bool = False
+    flapping_transitions: int = Field(default=0, ge=0, le=100)
+    flapping_within: int = 10 * 60_000
+    #: For one sender, or one sender/name; "" is for all that repeat what still fires.
+    auto_resolve_after: Mapping[str, int] = Field(default_factory=lambda: {"": 121 * 3600_000})
     fail_open: bool = True
     second_channel_after: int = 2 * 60_000
     second_channel_webhook_url: SecretStr | None = None
@@ -91,13 +95,33 @@ class Settings(BaseModel):
         return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
     @field_validator(
-        "dedup_window", "resend_after", "drain_timeout", "retention", "second_channel_after", mode="before"
+        "dedup_window",
+        "resend_after",
+        "drain_timeout",
+        "retention",
+        "second_channel_after",
+        "flapping_within",
+        mode="before",
     )
     @classmethod
     def _duration(cls, value: object) -> object:
         if not isinstance(value, str):
             raise ValueError("write a duration with its unit, such as 90s, 5m or 4h")
         return duration_ms(value)
+
+    @field_validator("auto_resolve_after", mode="before")
+    @classmethod
+    def _durations_by_sender(cls, value: object) -> object:
+        """`121h`, or `121h, datadog=2d, alertmanager/team-a=30m`; 0s is never."""
+        if not isinstance(value, str):
+            raise ValueError("write a duration such as 121h, and after a comma others such as datadog=2d")
+        found: dict[str, int] = {"": 121 * 3600_000}
+        for entry in value.split(","):
+            sender, equals, span = entry.rpartition("=")
+            if equals and not sender.strip():
+                raise ValueError(f"{entry.strip()} names no sender")
+            found[sender.strip()] = duration_ms(span)
+        return found
 
     @property
     def address(self) -> tuple[str, int]:

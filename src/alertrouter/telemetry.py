@@ -110,6 +110,16 @@ ALERTS_REFUSED = Counter(
     registry=REGISTRY,
 )
 REDIS_UP = Gauge("alertrouter_redis_up", "1 if Redis answered when it was last asked.", registry=REGISTRY)
+AUTO_RESOLVED = Counter(
+    "alertrouter_alerts_auto_resolved_total",
+    "Alerts resolved because their sender, which repeats them, did not for too long.",
+    registry=REGISTRY,
+)
+CLOCK_AHEAD = Gauge(
+    "alertrouter_clock_ahead_seconds",
+    "The time that timers run on minus Redis' clock: other than 0 after somebody set that clock.",
+    registry=REGISTRY,
+)
 REDIS_CLOCK_SKEW = Gauge(
     "alertrouter_redis_clock_skew_seconds", "This machine's clock minus Redis' clock.", registry=REGISTRY
 )

@@ -26,12 +26,13 @@ from redis.asyncio import Redis
 
 from alertrouter.alert import Alert, Severity, Status
 from alertrouter.delivery.judging import ActiveRules
+from alertrouter.delivery.silence import AutoResolve
 from alertrouter.delivery.worker import Worker
 from alertrouter.destinations import pagerduty
 from alertrouter.destinations.pagerduty import FALLBACK, Delivered, Objection, PagerDutyClient, Refused, TryAgain
 from alertrouter.errors import StoreUnavailable
 from alertrouter.letter import Found
-from alertrouter.record import News, Outcome, Record
+from alertrouter.record import SOURCE_SILENT_AFTER_MS, News, Outcome, Record
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
 from alertrouter.rules.model import Ruleset
@@ -61,6 +62,8 @@ FALLBACK_KEY = "f" * 32
 SUSPENDED_MS = 2 * MINUTE
 #: A time-out's request is processed within this or never: repairs are sent after 90 s because of it.
 LATEST_MS = 85 * SECOND
+#: What is not repeated for that long is over, where silence says anything.
+SILENT_MS = 6 * MINUTE
 #: More take-overs than this and the system rightly takes the record for the killer of its workers.
 MOST_INTERRUPTIONS = 4
 
@@ -155,6 +158,7 @@ class Book:
     tried:     keys that it was triggered with, as far as anybody knows.
     refused:   keys that PagerDuty refused, or under which it refused a resolve: what is open there may stay so.
     pages:     how often PagerDuty opened it, by routing key; `episodes` is how often it should have at most.
+    silent:    it is over because it was not repeated since `last_heard`.
     """
 
     id: str
@@ -177,11 +181,19 @@ class Book:
     pages: dict[str, int] = field(default_factory=dict)
     episodes: int = 0
     last: Alert | None = None
+    last_heard: int = 0
+    silent: bool = False
 
     @property
     def named(self) -> bool:
         """Whether its sender names episodes."""
         return self.id.startswith("alertmanager")
+
+    def falls_silent(self, n: int) -> None:
+        """It is over, as if its resolve had been heard."""
+        self.status, self.live, self.silent = Status.RESOLVED, False, True
+        self.n = self.resolved_n = n
+        self.hold_until = 0
 
     def is_later(self, alert: Alert) -> bool:
         """Another occurrence than the newest heard of."""
@@ -213,11 +225,15 @@ class Book:
     def takes(self, alert: Alert, kind: News | Accepted, n: int, now: int, dedup: Dedup) -> None:
         """Remember the sighting as what it is."""
         window = dedup.window_ms + (WINDOW_SLACK_MS if dedup.mode == "rolling" else 0)
+        if isinstance(kind, News) or (kind is Accepted.DUPLICATE and alert.status is Status.FIRING):
+            self.last_heard = now
         if isinstance(kind, Accepted):
             if kind is Accepted.DUPLICATE and alert.status is Status.FIRING and dedup.mode == "rolling":
                 self.window_ends = now + window
             return
-        late_copy = kind is News.NEW and self.heard and alert.episode and self.episode and not self.is_later(alert)
+        is_copy = kind is News.NEW and self.heard and alert.episode and self.episode and not self.is_later(alert)
+        late_copy = is_copy and not self.silent
+        self.silent = False
         if kind is not News.SEVERITY:  # of another severity a late copy is one still
             self.hold_until = now + LATE_COPY_HOLD_MS if late_copy else 0
         if not (self.heard and self.started > alert.episode_at):
@@ -251,6 +267,8 @@ class WatchedStore(AlertStore):
         life = self._life
         life.passes(name, "before")
         answer = await super()._run(name, keys, arguments)
+        if name == "resolve_unheard" and answer:
+            self._machine.note_silent(str(arguments[1]), int(arguments[0]))
         if life.twice == name:
             life.twice = ""
             await super()._run(name, keys, arguments)
@@ -306,6 +324,7 @@ class WatchedWorker(Worker):
             machine.clock,
             calls_per_minute=machine.limit,
             page_short=machine.page_short,
+            auto_resolve=AutoResolve(SILENT_MS) if machine.silence else None,
         )
 
     def _sent(self, task: asyncio.Task[None]) -> None:
@@ -357,12 +376,15 @@ class Machine(RuleBasedStateMachine):
         mode=st.sampled_from(["rolling", "rolling", "rolling", "fixed"]),
         limit=st.sampled_from([0, 0, 0, 4]),
         page_short=st.sampled_from([False, False, False, True]),
+        silence=st.booleans(),
     )
-    def start(self, mode: str = "rolling", limit: int = 0, page_short: bool = False) -> None:
+    def start(self, mode: str = "rolling", limit: int = 0, page_short: bool = False, silence: bool = False) -> None:
         """An empty server and one worker."""
         self.dedup = Dedup(mode=mode)
         self.limit = limit
         self.page_short = page_short
+        self.silence = silence
+        self.heard_at: list[int] = []
         self.mode = "normal"
         self.default_key = KEYS[0]
         self._activate()
@@ -439,6 +461,8 @@ class Machine(RuleBasedStateMachine):
             except (Died, StoreUnavailable):
                 self.faulty = True
             self.idle_at = self.clock() if how == "run" else -1
+            if how == "run" and not self.faulty and self.silence:
+                self._look_at_silence()
             if self.worker.life.dead:
                 self.faulty = True
                 self.worker = self._new_worker()
@@ -463,6 +487,16 @@ class Machine(RuleBasedStateMachine):
                 await asyncio.sleep(0)
 
         self._do(work())
+
+    def _look_at_silence(self) -> None:
+        """Nothing is left open whose sender goes on without it. That it was heard is put down once a minute only."""
+        now = self.clock()
+        for book in self.books.values():
+            if book.heard and book.status is not Status.RESOLVED and book.named and now >= book.last_heard + SILENT_MS:
+                times = [at for at in self.heard_at if at >= book.last_heard]
+                gaps = [later - earlier for earlier, later in zip(times, [*times[1:], now], strict=True)]
+                if max(gaps) < SOURCE_SILENT_AFTER_MS - 2 * MINUTE:
+                    self.wrong(f"{book.id} is not repeated since {book.last_heard}, and fires")
 
     def look_at_takeover(self, record: Record) -> None:
         """A lease that fell without a report leaves the destination unsure."""
@@ -495,6 +529,25 @@ class Machine(RuleBasedStateMachine):
                 book.told_at = now
             elif settlement.state == "resolved":
                 book.open.pop(key, None)
+
+    def note_silent(self, name: str, now: int) -> None:
+        """An alert is resolved for its silence: its sender was not silent, and had the time to repeat it."""
+        book = self.books[name]
+        if not (book.named and self.silence and self._is_silent(book, now, SOURCE_SILENT_AFTER_MS)):
+            self.wrong(f"{name} is resolved as if it were silent")
+        if not book.heard or book.status is Status.RESOLVED:
+            self.wrong(f"{name} is over, and is resolved for its silence")
+        self.sightings += 1
+        book.falls_silent(self.sightings)
+
+    def _is_silent(self, book: Book, now: int, away_after: int) -> bool:
+        """Not repeated for long enough, in which its sender was never silent for `away_after`."""
+        times = [at for at in self.heard_at if book.last_heard <= at <= now]
+        if not times:
+            return False
+        gaps = [later - earlier for earlier, later in zip(times, [*times[1:], now], strict=True)]
+        back = max((at for at, gap in zip(times[1:], gaps, strict=False) if gap > away_after), default=book.last_heard)
+        return gaps[-1] <= away_after and now >= back + SILENT_MS
 
     # --- PagerDuty --------------------------------------------------------------------------------------------------
 
@@ -656,6 +709,9 @@ class Machine(RuleBasedStateMachine):
                 versions[alert.id] += 1
             expected.append(kind)
         heard = self._do(store.accept(alerts, now))
+        if alerts[0].source == "alertmanager":
+            self.heard_at.append(now)
+        self._do(store.heard_from({alert.source for alert in alerts}, now))
         assert heard == expected, f"{[alert.status.value for alert in alerts]} heard as {heard}, not {expected}"
         if repeat:
             again = self._do(store.accept(alerts, now))
@@ -861,7 +917,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.interruptions < MOST_INTERRUPTIONS)
     @rule(
-        step=st.sampled_from(["claim_due", "judged", "claim_sends", "post", "settle"]),
+        step=st.sampled_from(["claim_due", "judged", "claim_sends", "post", "settle", "resolve_unheard"]),
         when=st.sampled_from(["before", "after"]),
     )
     def worker_will_die(self, step: str, when: str) -> None:
@@ -879,7 +935,7 @@ class Machine(RuleBasedStateMachine):
         self.blind = self.blind or step == "claim_sends"
         self.worker.life.lost = step
 
-    @rule(step=st.sampled_from(["judged", "settle"]))
+    @rule(step=st.sampled_from(["judged", "settle", "resolve_unheard"]))
     def script_runs_twice(self, step: str) -> None:
         """Its first answer was lost, and it was asked again."""
         self.faulty = True
@@ -941,6 +997,7 @@ class Machine(RuleBasedStateMachine):
     def heal_everything(self) -> None:
         """At rest, PagerDuty holds what was heard last; nothing is lost, and what was opened can be closed."""
         self.faults.clear()
+        self.silence, self.worker._auto_resolve = False, None  # silence would go on for ever
         self.worker.life.doom, self.worker.life.twice, self.worker.life.lost = None, "", ""
         for hung in list(self.hung):
             self._bury(hung.life, late=True)

@@ -267,3 +267,22 @@ def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
 )
 def test_what_once_went_wrong(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
     play(machine, steps)
+
+
+def test_silence_is_played_too(machine: type[Machine]) -> None:
+    """One alert is not repeated while its sender goes on with another: it is closed, and pages when it is back."""
+    state = machine()
+    state.start(silence=True)
+    for name in ("alertmanager:a", "pagerduty:c"):
+        state.hear_firing(name=name)
+    for _ in range(2):
+        state.much_time_passes(ms=300_000)
+        state.hear_firing(name="alertmanager:b")
+    assert [book.id for book in state.books.values() if book.silent] == ["alertmanager:a"]
+    state.hear_firing(name="alertmanager:a")
+    assert [post[:1] for post in state.posts if post[2] == "alertmanager:a"] == [
+        ("trigger",),
+        ("resolve",),
+        ("trigger",),
+    ]
+    state.teardown()

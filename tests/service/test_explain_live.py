@@ -305,7 +305,7 @@ async def test_the_command_prints_what_the_service_answers(client: Client, sandb
     alert_id = await known_id(client)
     redis = client.service.store._client
     keys = client.service.store.keys
-    by_itself = (keys.owners, keys.senders)  # what a service writes though nothing happens
+    by_itself = (keys.owners, keys.senders, keys.clock)  # what a service writes though nothing happens
     before = await everything_in(redis, *by_itself)
     code, output, errors = await run("explain", "--alert", alert_id, "--url", client.service.url, "-o", "json")
     assert (code, errors) == (0, "")

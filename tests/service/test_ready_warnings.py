@@ -101,10 +101,10 @@ async def test_a_clock_that_is_off_is_told(client: Client) -> None:
     clock = client.service._clock
     assert isinstance(clock, RedisClock)
     for skew_ms, where in ((2500, "2.5 s ahead of Redis'"), (-2500, "2.5 s behind Redis'")):
-        clock.skew_ms = skew_ms
+        clock.skew = skew_ms
         [warning] = await warnings(client)
         assert where in warning
-    clock.skew_ms = 900
+    clock.skew = 900
     assert await warnings(client) == []
 
 

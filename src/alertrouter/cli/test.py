@@ -16,6 +16,8 @@ import click
 import structlog
 import uvloop
 
+from alertrouter.delivery.flapping import FlappingLimit
+from alertrouter.delivery.silence import AutoResolve
 from alertrouter.errors import AlertrouterError, SettingsInvalid, StoreUnavailable
 from alertrouter.rules.build import CONFIG
 from alertrouter.rules.document import Problem
@@ -167,7 +169,13 @@ def _setup(reading: Reading) -> Setup:
     """What alertrouter.yaml sets. The environment plays no part: a test says the same everywhere."""
     file = reading.documents[CONFIG].get("settings")
     settings = load_settings({}, {}, file if isinstance(file, dict) else None)
-    return Setup(Dedup(settings.dedup_window, settings.resend_after, settings.dedup_mode), settings.page_short)
+    dedup = Dedup(settings.dedup_window, settings.resend_after, settings.dedup_mode)
+    return Setup(
+        dedup,
+        settings.page_short,
+        AutoResolve.from_setting(settings.auto_resolve_after),
+        FlappingLimit.from_settings(settings.flapping_transitions, settings.flapping_within),
+    )
 
 
 @contextmanager

@@ -158,7 +158,8 @@ def _delivered(explained: Mapping[str, Any], spoken_to: Sequence[Told]) -> str:
     places = ", ".join(told["destination"] for told in spoken_to)
     when = _moment(max(told["at"] for told in spoken_to), now)
     if explained["status"] == "resolved":
-        return f"Resolved at {places} on {when}"
+        why = f", {explained['record']['reason']}" if explained["record"]["news"] == "silent" else ""
+        return f"Resolved at {places} on {when}{why}"
     if explained["status"] == "acknowledged":
         return f"Acknowledged, and {places} knows since {when}"
     record = explained["record"]
@@ -183,9 +184,18 @@ def _on_its_way(explained: Mapping[str, Any]) -> str:
         before = waiting["before"]
         others = f"{before} other{'s' * (before > 1)} before it" if before else "it is next"
         return f"Not sent yet: it waits for its turn at {waiting['destination']}, {others}"
+    if _flaps_until(record) > now and explained["status"] == "resolved":
+        return (
+            f"Over, and its resolve is held because it flaps ({record['flapping']['changes']}): "
+            f"resolved {_moment(record['flapping']['until'], now)} unless it fires again"
+        )
     if record["hold_until"] > now:
         return f"Held until {_moment(record['hold_until'], now)}: it may be a late copy of what is already resolved"
     return "Not judged yet: it waits for the worker"
+
+
+def _flaps_until(record: Mapping[str, Any]) -> int:
+    return int(record.get("flapping", {}).get("until", 0))  # a service of an earlier version does not say
 
 
 def _last_answer(explained: Mapping[str, Any], destination: str) -> str:
@@ -262,6 +272,12 @@ def _heard(explained: Mapping[str, Any]) -> Iterator[str]:
         yield f"    suspended until {_moment(record['suspended_until'], now)}"
     elif record["suspended_until"]:
         yield f"    was suspended until {_moment(record['suspended_until'], now)}"
+    if _flaps_until(record) > now:
+        yield f"    flaps: {record['flapping']['changes']}; until {_moment(record['flapping']['until'], now)}"
+    if record.get("auto_resolve_at"):
+        yield f"    resolved by alertrouter if its sender does not repeat it before {_moment(record['auto_resolve_at'], now)}"
+    if record.get("sender_silent"):
+        yield "    not repeated for long; kept open, because nothing at all was heard of its sender for an hour"
     if record["due_at"]:
         yield f"    judged again {_moment(record['due_at'], now)}"
 
@@ -273,12 +289,15 @@ _NEWS = {
     "status": "its status changed",
     "refresh": "unchanged, after the dedup window or the time to send again",
     "again": "unchanged, and what was heard before did not get through",
+    "silent": "none: its sender ceased to repeat it, and alertrouter resolved it",
 }
 
 
 def _window(explained: Mapping[str, Any]) -> str:
     """What hearing it again would do."""
     record, now = explained["record"], explained["judged_now"]["at"]
+    if record["news"] == "silent":
+        return "firing again it is a new alert and pages; resolved again it is a duplicate"
     if record["status"] == "resolved":
         return "firing again it is a new alert; resolved again it is a duplicate"
     if record["outcome"] == "pending":

@@ -14,7 +14,9 @@ from typing import Any, cast
 import msgspec
 
 from alertrouter.alert import Alert, Status
+from alertrouter.delivery.flapping import changes
 from alertrouter.delivery.judging import Counts, decide, plain_decision, show
+from alertrouter.delivery.silence import AutoResolve, Silence, silence
 from alertrouter.destinations.pagerduty import EventAction, build_event, encode_event
 from alertrouter.letter import NOT_KEPT, encode, name_of, read
 from alertrouter.record import REPAIR_AFTER_MS, Outcome, Record, Told
@@ -111,7 +113,15 @@ def as_json(explained: Explanation) -> dict[str, Any]:
     }
 
 
-async def explain_record(alert_id: str, store: AlertStore, ruleset: Ruleset, now: int) -> dict[str, Any] | None:
+async def explain_record(
+    alert_id: str,
+    store: AlertStore,
+    ruleset: Ruleset,
+    now: int,
+    *,
+    ahead: int = 0,
+    auto_resolve: AutoResolve | None = None,
+) -> dict[str, Any] | None:
     """What is on record of one alert, and what the rules say about it at `now`; None where nothing is on record.
 
     `outcome` is that of the record. What the rules say now is in `judged_now` and in the members that an explanation
@@ -121,7 +131,11 @@ async def explain_record(alert_id: str, store: AlertStore, ruleset: Ruleset, now
     if sight is None:
         return None
     record = sight.record
-    decision = await _decide(record, store, ruleset, now)
+    decision = await _decide(record, store, ruleset, now, ahead)
+    silent = Silence()
+    if auto_resolve is not None:
+        source = record.alert.source
+        silent = silence(record, await store.source(source), auto_resolve.of(source), now)
     pinned_key = next((told.dedup_key for told in record.told if told.is_open), "")
     explained = _explanation(record.alert, decision, ruleset, pinned_key)
     return {
@@ -129,19 +143,24 @@ async def explain_record(alert_id: str, store: AlertStore, ruleset: Ruleset, now
         "outcome": _outcome_of(record, now),
         "status": record.status.value,
         "judged_now": {"at": now, "outcome": explained.outcome, "rules": ruleset.version},
-        "record": _record_as_json(sight),
+        "record": {
+            **_record_as_json(sight),
+            # what nobody was told of and no window's end awaits is forgotten, and not resolved
+            "auto_resolve_at": 0 if silent.sender_silent or not sight.due_at else silent.look_at,
+            "sender_silent": silent.sender_silent,
+        },
         "told": [_told_as_json(told, record, sight) for told in record.told],
     }
 
 
-async def _decide(record: Record, store: AlertStore, ruleset: Ruleset, now: int) -> Decision:
+async def _decide(record: Record, store: AlertStore, ruleset: Ruleset, now: int, ahead: int) -> Decision:
     """As the worker decides, but that counters are looked at and not counted up."""
     if record.poisoned:
         return plain_decision(record.alert)
     counts: dict[CountQuery | CacheQuery, int | str | None] = {}
     while True:
         # thousands of rules in words take longer than others should wait
-        decision = await asyncio.to_thread(decide, record.alert, ruleset, now, counts, trace=True)
+        decision = await asyncio.to_thread(decide, record.alert, ruleset, now, counts, trace=True, ahead=ahead)
         if not decision.wants:
             return decision
         counted = [query for query in decision.wants if isinstance(query, CountQuery)]
@@ -182,7 +201,14 @@ def _record_as_json(sight: Sight) -> dict[str, Any]:
         "due_at": sight.due_at,
         "waiting": [asdict(each) for each in sight.waiting],
         "poisoned": record.poisoned,
+        "flapping": _flapping_as_json(record),
     }
+
+
+def _flapping_as_json(record: Record) -> dict[str, Any]:
+    """`until` is 0 while it does not flap."""
+    found = record.flapping
+    return {"until": found.until, "changes": changes(found) if found.until else "", "since_version": found.since}
 
 
 def _told_as_json(told: Told, record: Record, sight: Sight) -> dict[str, Any]:

@@ -117,11 +117,18 @@ class DirectPath:
     """Sends alerts past Redis and tells Redis of it afterwards."""
 
     def __init__(
-        self, pagerduty: PagerDuty, rules: Callable[[], ActiveRules], clock: Callable[[], int], journal: Journal
+        self,
+        pagerduty: PagerDuty,
+        rules: Callable[[], ActiveRules],
+        clock: Callable[[], int],
+        journal: Journal,
+        ahead: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`ahead` says how far `clock` is ahead of the time of day, in ms."""
         self._pagerduty = pagerduty
         self._rules = rules
         self._clock = clock
+        self._ahead = ahead
         self._journal = journal
         self._slots = _Slots(_AT_ONCE)
         self._turns: defaultdict[str, _Turn] = defaultdict(_Turn)
@@ -156,7 +163,7 @@ class DirectPath:
 
     async def _take(self, alert: Alert, active: ActiveRules, now: int) -> Direct | None:
         """What became of one alert; None where the sender has to repeat it."""
-        decision = decide_without_counts(alert, active, now)
+        decision = decide_without_counts(alert, active, now, self._ahead())
         status = _status(alert, decision)
         if decision.dedup_key and status is Status.RESOLVED:
             # only Redis knows whether others keep the incident open that it shares
@@ -376,12 +383,12 @@ class _AllCounted(dict[CountQuery | CacheQuery, int | str | None]):
         return self._answer if isinstance(query, CountQuery) else None
 
 
-def decide_without_counts(alert: Alert, active: ActiveRules, now: int) -> Decision:
+def decide_without_counts(alert: Alert, active: ActiveRules, now: int, ahead: int = 0) -> Decision:
     """The decision where nothing can be counted: a suppression or drop that hangs on a count does not apply."""
-    decision = decide(alert, active.ruleset, now, _AllCounted(1))
+    decision = decide(alert, active.ruleset, now, _AllCounted(1), ahead=ahead)
     if decision.verdict is Verdict.DELIVER:
         return decision
-    if_many = decide(alert, active.ruleset, now, _AllCounted(_MANY))
+    if_many = decide(alert, active.ruleset, now, _AllCounted(_MANY), ahead=ahead)
     return if_many if if_many.verdict is Verdict.DELIVER else decision
 
 

@@ -53,12 +53,15 @@ class Heartbeats:
         wake: Callable[[], None],
         *,
         fail_open: bool = True,
+        ahead: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`ahead` says how far `clock` is ahead of the time of day, which conditions ask for (ms)."""
         self._store = store
         self._rules = rules
         self._clock = clock
         self._wake = wake
         self._fail_open = fail_open
+        self._ahead = ahead
         self._away = False
         self._noted: dict[str, int] = {}  # and not in Redis yet
         self._silent: tuple[str, ...] = ()
@@ -73,10 +76,11 @@ class Heartbeats:
         if not heartbeats:
             return await accept(alerts)
         now = self._clock()
+        time_of_day = now - self._ahead()
         others, pulses = [], {}
         is_heartbeat = []
         for alert in alerts:
-            heard = heard_in(alert, heartbeats, now)
+            heard = heard_in(alert, heartbeats, time_of_day)
             self._noted.update(dict.fromkeys((each.name for each in heard), now))
             pulses.update({each.name: now for each in heard if each.conditions})
             is_heartbeat.append(any(each.conditions for each in heard))

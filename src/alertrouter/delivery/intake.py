@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import StrEnum
 
 import structlog
@@ -107,6 +108,8 @@ class Intake:
                     else:
                         self._breaker.succeeded()
                         self._met = True
+                        with suppress(StoreUnavailable):  # the alerts are stored; the next ones say it as well
+                            await self._store.heard_from((alert.source for alert in alerts), self._clock())
                         return outcomes
         except TimeoutError as error:
             self._breaker.failed(self._clock())

@@ -59,11 +59,14 @@ class PageTests:
         accept: Callable[[Sequence[Alert]], Awaitable[Sequence[StrEnum]]],
         rules: Callable[[], ActiveRules],
         clock: Callable[[], int],
+        ahead: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`ahead` says how far `clock` is ahead of the time of day, in ms."""
         self._store = store
         self._accept = accept
         self._rules = rules
         self._clock = clock
+        self._ahead = ahead
         self._begun: dict[str, tuple[Alert, int]] = {}  # and when each is to be resolved: Redis may be away
 
     async def begin(self, body: bytes) -> dict[str, Any]:
@@ -78,7 +81,7 @@ class PageTests:
         if len(self._begun) >= _MOST_OPEN:
             raise NotDone(f"{_MOST_OPEN} test pages are open; wait until they are over", status=409)
         active, now = self._rules(), self._clock()
-        alert, decision = _routed(wish, active.ruleset, now)
+        alert, decision = _routed(wish, active.ruleset, now - self._ahead())
         ends_at = now + lasts // timedelta(milliseconds=1)
         # before it is sent: whatever dies meanwhile, and whoever is never answered, it is resolved
         self._begun[alert.id] = (alert, ends_at)
@@ -132,7 +135,7 @@ class PageTests:
             return ()
 
 
-def _routed(wish: Wish, ruleset: Ruleset, now: int) -> tuple[Alert, Decision]:
+def _routed(wish: Wish, ruleset: Ruleset, time_of_day: int) -> tuple[Alert, Decision]:
     """An alert that the rules route to the service, and what they say about it. Raises NotDone."""
     service = wish.service.strip()
     if service != UNROUTED and service not in ruleset.services:
@@ -142,7 +145,7 @@ def _routed(wish: Wish, ruleset: Ruleset, now: int) -> tuple[Alert, Decision]:
     for sample in _ways_to(service, ruleset):
         alert = _alert(wish, fingerprint, sample)
         # without counts: nothing is counted for what is only tried
-        decision = decide(alert, ruleset, now, None)
+        decision = decide(alert, ruleset, time_of_day, None)
         if (decision.service or UNROUTED) == service:
             return alert, decision
         elsewhere[decision.service or UNROUTED] = None

@@ -167,7 +167,7 @@ def _status(record: Record, decision: Decision) -> Status:
     """What was heard, unless a rule says to take it for the opposite."""
     if decision.event_action == Action.RESOLVE:
         return Status.RESOLVED
-    if decision.event_action == Action.TRIGGER and record.status is Status.RESOLVED:
+    if decision.event_action == Action.TRIGGER and record.status is Status.RESOLVED and record.news is not News.SILENT:
         return Status.FIRING
     return record.status
 
@@ -242,7 +242,8 @@ def _was_short(record: Record, told: Told, decision: Decision) -> bool:
     # over before it was judged, it would have been suspended and cancelled
     would_be = decision.suspend_ms > 0 and not (record.suspended_until or record.is_forced)
     was_suspended = would_be or record.suspended_until > record.last_heard
-    return named and record.status is Status.RESOLVED and record.fired_version > told.version and not was_suspended
+    is_heard = record.status is Status.RESOLVED and record.news is not News.SILENT
+    return named and is_heard and record.fired_version > told.version and not was_suspended
 
 
 def _version(record: Record, action: Action, status: Status) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -40,8 +40,9 @@ class Shadow:
     problems:  why the rules that are in the files now are not in force.
     """
 
-    def __init__(self, store: AlertStore) -> None:
+    def __init__(self, store: AlertStore, ahead: Callable[[], int] = lambda: 0) -> None:
         self._store = store
+        self._ahead = ahead
         self._waiting: deque[tuple[Record, Decision, int]] = deque()
         self._woken = asyncio.Event()
         self._away = False
@@ -113,7 +114,7 @@ class Shadow:
 
     async def _decide(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
         counts: dict[CountQuery | CacheQuery, int | str | None] = {}
-        while (decision := decide(record.alert, ruleset, now, counts)).wants:
+        while (decision := decide(record.alert, ruleset, now, counts, ahead=self._ahead())).wants:
             counted = [query for query in decision.wants if isinstance(query, CountQuery)]
             if counted:
                 thresholds = [Threshold(_APART + query.key, query.window_ms, query.peek) for query in counted]

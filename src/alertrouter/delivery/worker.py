@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, assert_never
@@ -22,8 +22,10 @@ from alertrouter.alarms import CANARY, DIGEST, OUR_OWN, alarm
 from alertrouter.alert import Alert, Status
 from alertrouter.delivery.backoff import delay_ms, pause_ms
 from alertrouter.delivery.digest import Digests, Limits
+from alertrouter.delivery.flapping import FlappingLimit, flaps, look, note, plan_for
 from alertrouter.delivery.judging import ActiveRules, decide, plain_decision, show
-from alertrouter.delivery.reconcile import Action, Plan, Send, after, reconcile
+from alertrouter.delivery.reconcile import Action, Plan, Send, after
+from alertrouter.delivery.silence import AutoResolve, Silence, resolved_by_us, silence
 from alertrouter.destinations.pagerduty import (
     FALLBACK,
     SUMMARY_LIMIT,
@@ -40,7 +42,7 @@ from alertrouter.destinations.pagerduty import (
 from alertrouter.errors import StoreUnavailable
 from alertrouter.letter import LARGEST_EVENT, NOT_KEPT, Letter, kept_alert
 from alertrouter.letter import encode as encode_letter
-from alertrouter.record import Outcome, Record, State, Told
+from alertrouter.record import News, Outcome, Record, State, Told
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset
 from alertrouter.store.store import AlertStore, Claim, Judged, Queued, Result, Settlement, Threshold
 
@@ -81,11 +83,17 @@ class Worker:
         held: Callable[[], bool] = lambda: False,
         on_away: Callable[[], None] = lambda: None,
         on_judged: Callable[[Record, Decision, Plan, int], None] = lambda *_: None,
+        auto_resolve: AutoResolve | None = None,
+        flapping: FlappingLimit | None = None,
+        ahead: Callable[[], int] = lambda: 0,
+        keep_time: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`held` says when what waits in the store may be out of date, and nothing is to be sent.
 
         `on_away` is called whenever the store did not answer.
         `on_judged` is told of every record that was claimed, what was decided about it, and when.
+        `auto_resolve` says after what silence an alert is over, `flapping` what flaps; None for never.
+        `ahead` says how far `clock` is ahead of the time of day (ms); `keep_time` is asked at each heartbeat to keep it right.
         """
         self._store = store
         self._pagerduty = pagerduty
@@ -97,6 +105,10 @@ class Worker:
         self._held = held
         self._on_away = on_away
         self._on_judged = on_judged
+        self._auto_resolve = auto_resolve
+        self._flapping = flapping
+        self._ahead = ahead
+        self._keep_time = keep_time
         self._in_flight: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._waiting = asyncio.Event()
@@ -205,6 +217,8 @@ class Worker:
             await asyncio.sleep(began + max(_PACE_S, took / share) - loop.time())
 
     async def _beat(self) -> float:
+        if self._keep_time is not None:
+            await self._keep_time()
         await self._store.beat(self._clock())
         return _BEAT_S
 
@@ -231,21 +245,56 @@ class Worker:
                 raise
         async with self._claiming:
             records, next_due = await self._store.claim_due(now, _JUDGE_AT_ONCE)
-            if records:
-                await self._store.judged([await self._judge(record, now) for record in records], now)
+            judged = []
+            for record in records:
+                silent = await self._silence(record, now)
+                if silent.over:
+                    await self._resolve_unheard(record, silent.reason, now)
+                else:
+                    judged.append(await self._judge(record, now, silent.look_at))
+            if judged:
+                await self._store.judged(judged, now)
         if records:
             self._waiting.set()
             self._due.set()  # there may be more, or something due at once
         return _pause(next_due, now)
 
-    async def _judge(self, record: Record, now: int) -> Judged:
+    async def _silence(self, record: Record, now: int) -> Silence:
+        """Whether its sender has ceased to repeat it."""
+        if self._auto_resolve is None:
+            return Silence()
+        source = record.alert.source
+        after_ms = self._auto_resolve.of(source)
+        is_unheard = after_ms and now >= record.last_heard + after_ms  # else its sender need not be known
+        return silence(record, await self._store.source(source) if is_unheard else None, after_ms, now)
+
+    async def _resolve_unheard(self, record: Record, reason: str, now: int) -> None:
+        """Resolve it, unless it is heard at this very moment: then it is judged once more."""
+        if await self._store.resolve_unheard(record, resolved_by_us(record.alert, reason), reason, now):
+            telemetry.AUTO_RESOLVED.inc()
+            self._log.info("alert resolved for its silence", dedup_key=record.alert.dedup_key, reason=reason)
+
+    async def _look_at_flapping(self, record: Record, limit: FlappingLimit, now: int) -> Record:
+        """The record with what there is to say about its flapping, put down where that has changed."""
+        found = look(record, limit, now)
+        if found == record.flapping:
+            return record
+        await self._store.put_flapping(record, found)
+        if bool(found.since) != bool(record.flapping.since):
+            self._log.info("alert flaps" if found.since else "alert flaps no more", dedup_key=record.alert.dedup_key)
+        return replace(record, flapping=found)
+
+    async def _judge(self, record: Record, now: int, look_at: int = 0) -> Judged:
+        """What to put down about it; `look_at` is when to look again even if nothing else asks for it."""
         active = self._rules()
         decision = await self._decide(record, active.ruleset, now)
         if decision.cache_writes:
             await self._store.remember({write.key: write.value for write in decision.cache_writes})
         if decision.resets:
             await self._store.reset_counts(query.key for query in decision.resets)
-        plan = reconcile(record, decision, now, page_short=self._page_short)
+        if self._flapping is not None:
+            record = await self._look_at_flapping(record, self._flapping, now)
+        plan = plan_for(record, decision, now, page_short=self._page_short)
         self._on_judged(record, decision, plan, now)
         for rule in decision.matched:
             telemetry.count_rule_match(rule)
@@ -263,9 +312,9 @@ class Worker:
             record=record,
             outcome=plan.outcome,
             rule=decision.rule or (decision.matched[-1] if decision.matched else ""),
-            reason=decision.reason,
+            reason=record.reason if record.news is News.SILENT else decision.reason,
             service=decision.service,
-            wake_at=plan.wake_at,
+            wake_at=0 if _is_kept(record, plan) else min(filter(None, (plan.wake_at, look_at)), default=0),
             closed=_is_closed(record, plan),
             parked=record.status is not Status.RESOLVED and (plan.outcome in _KEPT_BY_RULES or decision.suspend_ms > 0),
             suspended_until=plan.suspended_until,
@@ -291,7 +340,7 @@ class Worker:
             return plain_decision(record.alert)
         counts: dict[CountQuery | CacheQuery, int | str | None] = {}
         while True:
-            decision = decide(record.alert, ruleset, now, counts)
+            decision = decide(record.alert, ruleset, now, counts, ahead=self._ahead())
             if not decision.wants:
                 return decision
             counted = [query for query in decision.wants if isinstance(query, CountQuery)]
@@ -337,7 +386,7 @@ class Worker:
         except StoreUnavailable:
             await self._release(claim, now)
             return
-        plan = reconcile(record, decision, now, page_short=self._page_short)
+        plan = plan_for(record, decision, now, page_short=self._page_short)
         send = _missing_at(claim.destination, plan)
         if send is None or not self._may_send(claim, told, send, decision, active):
             await self._release(claim, now)
@@ -358,7 +407,7 @@ class Worker:
                 told.dedup_key or record.alert.dedup_key,
                 enriched,
                 Rung(min(told.rung, Rung.MINIMAL)) if told.refused == record.version else Rung.WHOLE,
-                _notes(record, told),
+                _notes(record, told, now),
             )
         )
         began = perf_counter()
@@ -376,7 +425,7 @@ class Worker:
             case Delivered():
                 log.info("event delivered", service=decision.service, severity=decision.event.severity.value)
                 telemetry.SENDS.labels(claim.destination, "delivered").inc()
-                telemetry.DELIVERY_SECONDS.observe(max(now - record.last_heard, 0) / 1000)
+                _measure(record, now)
                 settlement = _delivered(claim, record, told, send, decision, now, page_short=self._page_short)
             case TryAgain(reason=reason, throttled=True):
                 paused_until = now + pause_ms(answer.retry_after_ms)
@@ -500,8 +549,19 @@ def _pause(next_at: int, now: int, most_s: float = _IDLE_S) -> float:
     return min(max(next_at - now, 1) / 1000, most_s) if next_at else _IDLE_S
 
 
+def _measure(record: Record, now: int) -> None:
+    """How long delivery took since it was heard, where it was."""
+    if record.news is not News.SILENT:
+        telemetry.DELIVERY_SECONDS.observe(max(now - record.last_heard, 0) / 1000)
+
+
 def _missing_at(destination: str, plan: Plan) -> Send | None:
     return next((send for send in plan.sends if send.destination == destination), None)
+
+
+def _is_kept(record: Record, plan: Plan) -> bool:
+    """True if rules keep it from everybody, without an end: there is nothing to close, and it is forgotten unheard."""
+    return plan.outcome in (Outcome.SUPPRESSED, Outcome.DROPPED) and not plan.wake_at and not record.told
 
 
 def _is_closed(record: Record, plan: Plan) -> bool:
@@ -522,7 +582,7 @@ def _delivered(
 ) -> Settlement:
     record = after(record, told, send, now)
     told = record.told_of(told.destination)
-    plan = reconcile(record, decision, now, page_short=page_short)
+    plan = plan_for(record, decision, now, page_short=page_short)
     return Settlement(
         claim,
         Result.DELIVERED,
@@ -586,11 +646,11 @@ def _other_key(told: Told, active: ActiveRules) -> str:
     return other if other != told.key else ""
 
 
-def _notes(record: Record, told: Told) -> list[str]:
+def _notes(record: Record, told: Told, now: int) -> list[str]:
     """What the responder should know about the way this event came."""
+    notes = [note(record)] if flaps(record, now) else []
     if told.refused != record.version:
-        return []
-    notes = []
+        return notes
     if told.rung:
         notes.append("not the whole alert: PagerDuty refused it with what the sender wrote in it")
     if told.rerouted:
@@ -628,7 +688,7 @@ def _refused(
     page_short: bool = False,
 ) -> Settlement:
     record = record.with_told(replace(told, dead=send.version, tries=0))
-    plan = reconcile(record, decision, now, page_short=page_short)
+    plan = plan_for(record, decision, now, page_short=page_short)
     was_changed = told.refused == record.version
     letter = Letter(
         at=now,

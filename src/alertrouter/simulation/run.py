@@ -10,6 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from alertrouter.delivery.flapping import FlappingLimit
+from alertrouter.delivery.silence import AutoResolve
 from alertrouter.rules.model import Ruleset
 from alertrouter.simulation.cases import Case
 from alertrouter.simulation.check import Difference, differences
@@ -50,6 +52,8 @@ class Setup:
 
     dedup: Dedup = field(default_factory=Dedup)
     page_short: bool = False
+    auto_resolve: AutoResolve = field(default_factory=AutoResolve)
+    flapping: FlappingLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class Runner:
             keys_for(ruleset),
             dedup=self.setup.dedup,
             page_short=self.setup.page_short,
+            auto_resolve=self.setup.auto_resolve,
+            flapping=self.setup.flapping,
         )
         failures: list[Failure] = []
         came: list[Mapping[str, Any]] = []

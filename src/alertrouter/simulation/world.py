@@ -19,9 +19,11 @@ import msgspec
 
 from alertrouter.alert import Alert
 from alertrouter.delivery.fallback import DirectPath, decide_without_counts
+from alertrouter.delivery.flapping import FlappingLimit
 from alertrouter.delivery.journal import Journal
 from alertrouter.delivery.judging import ActiveRules, Counts
 from alertrouter.delivery.reconcile import Plan
+from alertrouter.delivery.silence import AutoResolve
 from alertrouter.delivery.worker import Worker
 from alertrouter.destinations.pagerduty import Outcome, TryAgain, classify
 from alertrouter.record import Record
@@ -142,6 +144,8 @@ class World:
     active: ActiveRules
     dedup: Dedup = field(default_factory=Dedup)
     page_short: bool = False
+    auto_resolve: AutoResolve | None = None
+    flapping: FlappingLimit | None = None
     pagerduty: PagerDutyInMemory = field(init=False)
     judgements: list[Judgement] = field(default_factory=list)
     destinations: dict[str, str] = field(default_factory=dict)
@@ -173,6 +177,8 @@ class World:
             calls_per_minute=0,
             page_short=self.page_short,
             on_judged=self._note,
+            auto_resolve=self.auto_resolve,
+            flapping=self.flapping,
         )
         self.close()
         self._journal = Journal(self.folder / self.instance, owner)
@@ -203,6 +209,8 @@ class World:
             finally:
                 self.pagerduty.impatient = False
         words = await self.store.accept(alerts, self.clock())
+        if self.auto_resolve is not None:
+            await self.store.heard_from((alert.source for alert in alerts), self.clock())
         await self._follow()
         return words
 

@@ -37,6 +37,8 @@ class Keys:
     senders:  zset of senders by when one of their webhooks was last taken (ms)
     refused:  hash of senders to what was refused since, as JSON: {"at": up to three times (ms), "said": words}
     outage:   hash of what the second channel was told of PagerDuty: `told_at`, `failing_at` (ms)
+    clock:    what replicas agree on about the time
+    sources:  hash of senders, each with when it was last heard and since when without a long silence (ms)
     history:  capped stream of what was heard, what was sent, and how alerts ended
     silences: hash of what people on call keep back, id to JSON
     tests:    zset of ids of test pages, by when each is to be resolved (ms)
@@ -60,6 +62,8 @@ class Keys:
     cache: str
     members: str
     epoch: str
+    clock: str
+    sources: str
     dead: str
     letters: str
     bodies: str
@@ -96,6 +100,8 @@ def keys_of(instance: str) -> Keys:
         cache=tag + "cache:",
         members=tag + "members:",
         epoch=tag + "epoch",
+        clock=tag + "clock",
+        sources=tag + "sources",
         dead=tag + "dead",
         letters=tag + "letters",
         bodies=tag + "bodies:",

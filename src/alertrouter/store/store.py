@@ -23,7 +23,17 @@ from alertrouter.alarms import HEARTBEAT, REFUSED_SENDER, SELF, alarm
 from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import ForeignData, StoreUnavailable
 from alertrouter.letter import LARGEST_ALERT, Kind, Letter
-from alertrouter.record import REPAIR_AFTER_MS, News, Outcome, Record, State, Told
+from alertrouter.record import (
+    REPAIR_AFTER_MS,
+    SOURCE_SILENT_AFTER_MS,
+    Flapping,
+    News,
+    Outcome,
+    Record,
+    Source,
+    State,
+    Told,
+)
 from alertrouter.store.keys import Keys, keys_of
 from alertrouter.store.letters import Letters
 from alertrouter.store.merge import Merge
@@ -51,6 +61,9 @@ CLOSED_LIFETIME_MS = 24 * 3600 * 1000
 FORGOTTEN_AFTER_MS = 48 * 3600 * 1000
 #: Unless it will be judged again, when a window ends, before it has been unheard for that long.
 AWAITED_FOR_MS = 30 * 24 * 3600 * 1000
+_FORGET_SOURCE_AFTER_MS = 30 * 24 * 3600 * 1000
+#: That a sender was heard is put down once in this time.
+_NOTE_SOURCE_EVERY_MS = 60 * 1000
 #: Entries. A heard one holds its alert, about 3 kB; the others take some 200 bytes.
 HISTORY_LENGTH = 100_000
 
@@ -82,6 +95,7 @@ _RANK_STEP = 10**13  # larger than any time in ms, so that rank orders before ag
 _log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(Alert).decode
+_decode_flapping = msgspec.json.Decoder(Flapping).decode
 
 #: Every script and the types of its first KEYS: before it does anything it looks whether they hold something else,
 #: because what a script wrote before it failed stays written.
@@ -100,6 +114,7 @@ _SCRIPTS = {
     "end_silence": "hash stream",
     "forget_noticed": "zset",
     "gather": "zset",
+    "heard_from": "hash",
     "heartbeats": "zset hash",
     "judged": "zset zset set stream zset",
     "keep_body": "hash zset zset zset",
@@ -109,10 +124,13 @@ _SCRIPTS = {
     "look": "hash zset hash zset",
     "look_at_counts": "zset hash",
     "outage": "hash",
+    "put_agreement": "string",
+    "put_flapping": "hash",
     "recall": "zset zset",
     "redrive": "zset zset hash zset stream",
     "repair_members": "set zset",
     "replay": "zset stream zset",
+    "resolve_unheard": "zset zset stream zset",
     "senders": "zset hash",
     "settle": "zset zset hash stream zset zset zset hash",
     "storms": "set hash hash",
@@ -379,6 +397,7 @@ class AlertStore:
         self._epoch = ""
         self._lost_at = 0
         self._alarms: list[Alert] = []
+        self._noted_sources: dict[str, int] = {}
 
     async def accept(self, alerts: Sequence[Alert], now: int) -> list[News | Accepted]:
         """Take `alerts` in; returns what each was. Once this returns, Redis has all of them."""
@@ -480,6 +499,53 @@ class AlertStore:
         )
         readable = [(id_, await self._read(id_, "\n\n" + id_.decode(), flat, now)) for id_, flat in answer[1:]]
         return [record for _, record in readable if record is not None], int(float(answer[0] or 0))
+
+    async def heard_from(self, sources: Iterable[str], now: int) -> None:
+        """Put down that these senders were heard, at most once a minute each."""
+        noted = self._noted_sources
+        wanted = [each for each in set(sources) if abs(now - noted.get(each, -now)) >= _NOTE_SOURCE_EVERY_MS]
+        if wanted:
+            arguments: list[str | int] = [now, SOURCE_SILENT_AFTER_MS, _FORGET_SOURCE_AFTER_MS, *wanted]
+            if await self._run("heard_from", [self.keys.sources], arguments) < len(noted):
+                noted.clear()  # Redis has forgotten some, and so may we
+            noted.update(dict.fromkeys(wanted, now))
+
+    async def source(self, name: str) -> Source | None:
+        """When a sender was heard; None for never."""
+        async with _as_unavailable():
+            found = await self._client.hget(self.keys.sources, name)
+        if found is None:
+            return None
+        last, _, since = found.decode().partition(" ")
+        return Source(int(last), int(since))
+
+    async def resolve_unheard(self, record: Record, alert: Alert, reason: str, now: int) -> bool:
+        """Resolve a claimed record for its silence: `alert` is how it is put down. False if it was heard meanwhile.
+
+        Either way it is nobody's any more, and due.
+        """
+        keys = self.keys
+        return bool(
+            await self._run(
+                "resolve_unheard",
+                [keys.due, self._leases, keys.history, keys.parked],
+                [
+                    now,
+                    record.id,
+                    keys.alert,
+                    record.version,
+                    record.last_heard,
+                    _encode(alert),
+                    reason,
+                    self._history_length,
+                    keys.wait,
+                ],
+            )
+        )
+
+    async def put_flapping(self, record: Record, found: Flapping) -> None:
+        """Put down what was found about a claimed record's flapping; nothing where it has newer news."""
+        await self._run("put_flapping", [self.keys.alert + record.id], [record.version, _encode(found)])
 
     async def next_due(self) -> int:
         """When the next record is due, or a routing key that was left alone may be called again, in ms; 0 for never."""
@@ -958,6 +1024,16 @@ class AlertStore:
             seconds, microseconds = await self._client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
+    async def agreement(self) -> str:
+        """What replicas agree on about the time; "" for nothing."""
+        async with _as_unavailable():
+            found = await self._client.get(self.keys.clock)
+        return found.decode() if found else ""
+
+    async def put_agreement(self, known: str, new: str) -> bool:
+        """Agree on `new`, unless something else than `known` is agreed on by now."""
+        return bool(await self._run("put_agreement", [self.keys.clock], [known, new]))
+
     async def history(self, most: int) -> list[dict[str, str]]:
         """How alerts ended, newest first."""
         ends: list[dict[str, str]] = []
@@ -1241,6 +1317,7 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
         reason=fields.get(b"reason", b"").decode(),
         service=fields.get(b"service", b"").decode(),
         poisoned=poisoned,
+        flapping=_decode_flapping(fields[b"flapping"]) if b"flapping" in fields else Flapping(),
         told=tuple(
             Told(
                 destination=destination,

@@ -68,7 +68,7 @@ for i = 1, #KEYS - 3 do
   local id, status, severity, episode = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local episode_at, ended_at, alert = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), ARGV[at + 7]
   local f = redis.pcall('HMGET', key, 'version', 'status', 'severity', 'episode', 'episode_at', 'window_ends',
-    'outcome', 'delivered_at', 'waits', 'fired_version', 'last_heard', 'repeated_at', 'hold_until')
+    'outcome', 'delivered_at', 'waits', 'fired_version', 'last_heard', 'repeated_at', 'hold_until', 'news')
   local kind
   if f.err then
     kind = 'error'
@@ -105,7 +105,8 @@ for i = 1, #KEYS - 3 do
       redis.call('ZADD', KEYS[1], 'LT', ARGV[1], id)
       local version = redis.call('HINCRBY', key, 'version', 1)
       local hold_until = '0'
-      if kind == 'new' and r and episode ~= '' and not is_later(r, episode, episode_at) and r.episode ~= '' then
+      local is_copy = r and episode ~= '' and not is_later(r, episode, episode_at) and r.episode ~= ''
+      if kind == 'new' and is_copy and f[14] ~= 'silent' then -- what we resolved for its silence was not over
         hold_until = string.format('%.0f', now + hold) -- a late copy of what is already resolved
       elseif kind == 'severity' and f[13] then
         hold_until = f[13] -- and of another severity it is one still
