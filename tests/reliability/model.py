@@ -489,9 +489,14 @@ class Machine(RuleBasedStateMachine):
         self._do(work())
 
     def _look_at_silence(self) -> None:
-        """Nothing is left open whose sender goes on without it. That it was heard is put down once a minute only."""
+        """Nothing is left open whose sender goes on without it. That it was heard is put down once a minute only.
+
+        What rules kept from everybody is not looked at: it is forgotten.
+        """
         now = self.clock()
         for book in self.books.values():
+            if not book.tried and self.mode not in ("normal", "route", "suspend"):
+                continue
             if book.heard and book.status is not Status.RESOLVED and book.named and now >= book.last_heard + SILENT_MS:
                 times = [at for at in self.heard_at if at >= book.last_heard]
                 gaps = [later - earlier for earlier, later in zip(times, [*times[1:], now], strict=True)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from alertrouter.alert import Status
 from alertrouter.delivery.explained_text import as_text
 from alertrouter.delivery.explaining import explain_record
 from alertrouter.delivery.silence import AutoResolve
@@ -106,7 +108,7 @@ async def test_a_sender_that_is_away_closes_nothing(quiet: Rig) -> None:
 
 
 async def test_what_was_never_told_ends_without_a_page(quiet: Rig) -> None:
-    """Muted, and not repeated any more when the window ends."""
+    """Muted, and not repeated any more when the rule goes."""
     quiet.change_rules(
         {
             "global.yaml": "sets: {start: [{rule: mute, owner: t, "
@@ -121,7 +123,31 @@ async def test_what_was_never_told_ends_without_a_page(quiet: Rig) -> None:
     await quiet.settle(MINUTE)
     assert of_it(quiet) == []
     record = await quiet.store.record(ID)
-    assert record is not None and record.outcome is Outcome.SUPPRESSED
+    assert record is not None and record.outcome is Outcome.RESOLVED_BEFORE_DELIVERY
+
+
+async def test_what_was_never_told_is_forgotten_though_its_sender_goes_on(quiet: Rig) -> None:
+    """For longer than it is remembered, or for ever: nobody waits for its end. What a window keeps back is awaited."""
+    rules = "sets: {{start: [{{rule: mute, owner: t, then: {{suppress: true, reason: r, expires: {}}}}}]}}\n"
+    for end, name in (("2099-01-01", "for ever"), (_days_later(quiet, 20), "for days")):
+        quiet.change_rules({"global.yaml": rules.format(end)})
+        await quiet.hear(make_alert(name))
+        explained = await explain_record(
+            make_alert(name).id, quiet.store, quiet.active.ruleset, quiet.clock(), auto_resolve=AFTER
+        )
+        assert explained is not None and bool(explained["record"]["auto_resolve_at"]) == (name == "for days"), name
+    await pass_hours(quiet, 49, "other")
+    await quiet.store.sweep(quiet.clock())
+    assert await quiet.store.record(make_alert("for ever").id) is None
+    assert await quiet.store.record(make_alert("for days").id) is not None
+    await pass_hours(quiet, 73, "other")
+    record = await quiet.store.record(make_alert("for days").id)
+    assert record is not None and (record.status, record.outcome) == (Status.RESOLVED, Outcome.SUPPRESSED)
+    assert [call for call in quiet.sandbox.events if call.event["dedup_key"] == make_alert("for days").id] == []
+
+
+def _days_later(rig: Rig, days: int) -> str:
+    return f"{datetime.fromtimestamp(rig.clock() / 1000, UTC) + timedelta(days=days):%Y-%m-%d}"
 
 
 async def test_datadog_does_not_repeat_and_is_not_closed(quiet: Rig) -> None:

@@ -145,8 +145,8 @@ async def explain_record(
         "judged_now": {"at": now, "outcome": explained.outcome, "rules": ruleset.version},
         "record": {
             **_record_as_json(sight),
-            # what nobody was told of and no window's end awaits is forgotten, and not resolved
-            "auto_resolve_at": 0 if silent.sender_silent or not sight.due_at else silent.look_at,
+            # what is not due by then is forgotten, and not resolved: nobody was told of it
+            "auto_resolve_at": 0 if silent.sender_silent or not 0 < sight.due_at <= silent.look_at else silent.look_at,
             "sender_silent": silent.sender_silent,
         },
         "told": [_told_as_json(told, record, sight) for told in record.told],

@@ -44,7 +44,7 @@ from alertrouter.letter import LARGEST_EVENT, NOT_KEPT, Letter, kept_alert
 from alertrouter.letter import encode as encode_letter
 from alertrouter.record import News, Outcome, Record, State, Told
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset
-from alertrouter.store.store import AlertStore, Claim, Judged, Queued, Result, Settlement, Threshold
+from alertrouter.store.store import AWAITED_FOR_MS, AlertStore, Claim, Judged, Queued, Result, Settlement, Threshold
 
 #: A POST may take 10 s; one is not begun with less than this left of its lease.
 _LEASE_NEEDED_MS = 11_000
@@ -314,7 +314,7 @@ class Worker:
             rule=decision.rule or (decision.matched[-1] if decision.matched else ""),
             reason=record.reason if record.news is News.SILENT else decision.reason,
             service=decision.service,
-            wake_at=0 if _is_kept(record, plan) else min(filter(None, (plan.wake_at, look_at)), default=0),
+            wake_at=plan.wake_at if _is_kept(record, plan) else min(filter(None, (plan.wake_at, look_at)), default=0),
             closed=_is_closed(record, plan),
             parked=record.status is not Status.RESOLVED and (plan.outcome in _KEPT_BY_RULES or decision.suspend_ms > 0),
             suspended_until=plan.suspended_until,
@@ -560,8 +560,9 @@ def _missing_at(destination: str, plan: Plan) -> Send | None:
 
 
 def _is_kept(record: Record, plan: Plan) -> bool:
-    """True if rules keep it from everybody, without an end: there is nothing to close, and it is forgotten unheard."""
-    return plan.outcome in (Outcome.SUPPRESSED, Outcome.DROPPED) and not plan.wake_at and not record.told
+    """True if rules keep it from everybody for longer than it is remembered unheard: it is forgotten, not closed."""
+    is_awaited = 0 < plan.wake_at < record.last_heard + AWAITED_FOR_MS
+    return plan.outcome in (Outcome.SUPPRESSED, Outcome.DROPPED) and not record.told and not is_awaited
 
 
 def _is_closed(record: Record, plan: Plan) -> bool:
