@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -100,6 +101,8 @@ async def test_faulty_shadow_rules_are_told(settings: Settings, tmp_path: Path) 
 async def test_a_clock_that_is_off_is_told(client: Client) -> None:
     clock = client.service._clock
     assert isinstance(clock, RedisClock)
+    client.service.worker._keep_time = None  # which measures it anew
+    await client.service.keep_time()
     for skew_ms, where in ((2500, "2.5 s ahead of Redis'"), (-2500, "2.5 s behind Redis'")):
         clock.skew = skew_ms
         [warning] = await warnings(client)
@@ -108,9 +111,14 @@ async def test_a_clock_that_is_off_is_told(client: Client) -> None:
     assert await warnings(client) == []
 
 
-async def test_a_history_that_cannot_be_written_is_told(settings: Settings, tmp_path: Path) -> None:
+async def test_a_history_that_cannot_be_written_is_told(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("alertrouter.history.writing.HistoryFiles.own", full)
     async with serving(settings.model_copy(update={"history_path": tmp_path / "history"})) as client:
-        assert client.service.history_writer is not None
-        client.service.history_writer.problem = "No space left on device"
+        await until(lambda: bool(client.service.history_writer and client.service.history_writer.problem))
         [warning] = await warnings(client)
         assert "ALERTROUTER_HISTORY_PATH (No space left on device)" in warning

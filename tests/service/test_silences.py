@@ -358,11 +358,15 @@ async def test_what_waits_in_redis_waits_for_its_silences_too(
     service = client.service
     await wish(client)
 
+    asked = asyncio.Event()
+
     async def away() -> dict[str, bytes]:
+        asked.set()
         raise StoreUnavailable("Redis is away")
 
     with monkeypatch.context() as patched:
         patched.setattr(service.store, "silences", away)
+        await asked.wait()  # nobody reads them any more who asked before
         service.silences.in_force = ()
         service.silences._was_read = False
         service._silence(())
