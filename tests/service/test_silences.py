@@ -19,11 +19,13 @@ from alertrouter.app import running
 from alertrouter.delivery.judging import ActiveRules
 from alertrouter.delivery.silencing import Silences
 from alertrouter.errors import StoreUnavailable
+from alertrouter.record import Outcome
 from alertrouter.rules.load import load_rules
 from alertrouter.rules.silences import Silence
 from alertrouter.sandbox import Sandbox
 from alertrouter.settings import Settings
 from alertrouter.simulation.world import World, WorldClock, keys_for, throwaway_redis
+from alertrouter.store.clock import Agreement
 from tests.alerts import HOUR, MINUTE, NIGHT, Clock, make_alert
 from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.process import Process
@@ -248,6 +250,23 @@ async def test_what_it_kept_back_is_judged_again_at_its_end(settings: Settings, 
         await until(lambda: not service.silences.in_force, within_s=5)
         [ended] = await entries(client, "kind=silence_ended")
         assert (ended["owner"], ended.get("by", "")) == ("anna", ""), "nobody ended it"
+
+
+async def test_it_ends_by_the_time_of_day_though_timers_are_ahead_of_it(client: Client, sandbox: Sandbox) -> None:
+    """As after Redis' clock was set back by two hours: an end that was said is that of people's clocks."""
+    service = client.service
+    while abs(service._ahead() - 2 * HOUR) > MINUTE:
+        known = await service.store.agreement()
+        await service.store.put_agreement(known, str(Agreement(2 * HOUR, service._clock() + 2 * HOUR)))
+        await service.keep_time()
+    _, said = await wish(client, **{"for": "1h"})
+    assert abs(said["ends_at"] - service._clock() + HOUR) < MINUTE
+    await hear(client, alertmanager_alert(env="prod"))
+    [record] = [each for id_ in await service.store.some_ids() if (each := await service.store.record(id_))]
+    assert record.outcome is Outcome.SUPPRESSED
+    assert (await service.store.look(record.id)).due_at < service._clock() + 11 * MINUTE, "as the two come nearer"
+    _, over = await wish(client, **{"for": "", "until": said["ends_at"] - 2 * HOUR})
+    assert "over already" in over["error"]
 
 
 async def test_every_replica_knows_within_a_second_or_so(

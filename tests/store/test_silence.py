@@ -46,6 +46,16 @@ async def test_it_is_news_that_is_due_at_once_and_on_record(store: AlertStore) -
     assert (entry["kind"], entry["version"], entry["reason"]) == ("heard", "2", "silent")
 
 
+async def test_what_waits_to_be_sent_leaves_its_queue(store: AlertStore) -> None:
+    await store.accept([make_alert()], NIGHT)
+    [record], _ = await store.claim_due(NIGHT, 10)
+    send = Queued("pagerduty:default", 0, "k" * 32, opens=record.version)
+    await store.judged([Judged(record, Outcome.PENDING, "", "", "payment", LATER, False, (send,))], NIGHT)
+    assert (await store.backlog(LATER))["waiting"] == 1
+    assert await resolve(store)
+    assert (await store.backlog(LATER))["waiting"] == 0
+
+
 async def test_heard_at_that_moment_it_stays(store: AlertStore) -> None:
     await told(store)
     [record], _ = await store.claim_due(LATER, 10)

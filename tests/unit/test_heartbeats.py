@@ -14,7 +14,7 @@ from alertrouter.delivery.judging import decide
 from alertrouter.rules.heartbeats import heard_in
 from alertrouter.rules.load import load_rules
 from alertrouter.rules.model import Ruleset, Verdict
-from tests.alerts import NIGHT, make_alert
+from tests.alerts import HOUR, NIGHT, make_alert
 
 CONFIG = """
     heartbeats:
@@ -97,6 +97,18 @@ def test_only_what_a_condition_names_is_kept_from_paging(
     decision = decide(alert, ruleset, NIGHT, None)
     assert (decision.verdict, decision.rule) == (verdict, rule)
     assert bool(decision.destinations) is (verdict is Verdict.DELIVER)
+
+
+def test_its_condition_asks_for_the_time_of_day(tmp_path: Path) -> None:
+    """And not for the time of timers, which is two hours ahead here."""
+    (tmp_path / "router.yaml").write_text("catch_all: {route_to: unrouted}")
+    (tmp_path / "alertrouter.yaml").write_text(
+        "heartbeats: [{name: by-night, when: 'now < 2027-01-10 03:30:00 Etc/UTC', interval: 5m}]"
+    )
+    ruleset = load_rules(tmp_path)
+    now = NIGHT + 2 * HOUR
+    assert decide(make_alert(), ruleset, now, None, ahead=2 * HOUR).rule == "heartbeat:by-night"
+    assert decide(make_alert(), ruleset, now, None).verdict is Verdict.DELIVER
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from alertrouter.delivery.judging import decide
 from alertrouter.delivery.reconcile import Action, reconcile
 from alertrouter.record import News, Outcome, Record, State, Told
 from alertrouter.rules.evaluate import evaluate
@@ -76,6 +77,17 @@ def test_it_is_over_at_its_end_to_the_millisecond(load: Any) -> None:
     ruleset = load(silence(alert=ID, minutes=60))
     assert judged(ruleset, NIGHT + HOUR - 1).verdict is Verdict.SUPPRESS
     assert judged(ruleset, NIGHT + HOUR).verdict is Verdict.DELIVER
+
+
+@pytest.mark.parametrize("ahead", [-2 * HOUR, -MINUTE, 0, MINUTE, 2 * HOUR])
+def test_it_ends_by_the_time_of_day_whatever_time_timers_have(load: Any, ahead: int) -> None:
+    ruleset = load(silence(alert=ID, minutes=60))
+    end = NIGHT + HOUR + ahead  # by the clock of the timers
+    last = decide(make_alert(), ruleset, end - 1, None, ahead=ahead)
+    assert (last.verdict, last.until) == (Verdict.SUPPRESS, end)
+    assert decide(make_alert(), ruleset, end, None, ahead=ahead).verdict is Verdict.DELIVER
+    early = decide(make_alert(), ruleset, end - HOUR, None, ahead=ahead)
+    assert early.until == (end - HOUR + 10 * MINUTE if ahead else end), "looked at again, as the two come nearer"
 
 
 def test_it_sees_the_alert_as_the_rules_left_it(load: Any) -> None:
