@@ -293,6 +293,7 @@ class Service:
             else None,
             after_ms=settings.second_channel_after,
             instance=settings.instance,
+            ahead=self._ahead,
         )
 
     def _history_writer(self, settings: Settings) -> HistoryWriter | None:

@@ -264,7 +264,8 @@ async def test_it_ends_by_the_time_of_day_though_timers_are_ahead_of_it(client: 
     await hear(client, alertmanager_alert(env="prod"))
     [record] = [each for id_ in await service.store.some_ids() if (each := await service.store.record(id_))]
     assert record.outcome is Outcome.SUPPRESSED
-    assert (await service.store.look(record.id)).due_at < service._clock() + 11 * MINUTE, "as the two come nearer"
+    sight = await service.store.look(record.id)
+    assert sight is not None and sight.due_at < service._clock() + 11 * MINUTE, "as the two come nearer"
     _, over = await wish(client, **{"for": "", "until": said["ends_at"] - 2 * HOUR})
     assert "over already" in over["error"]
 

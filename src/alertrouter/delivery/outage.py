@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from alertrouter import telemetry
+from alertrouter.alarms import DIGEST
 from alertrouter.alert import Severity
 from alertrouter.delivery.fallback import decide_without_counts
 from alertrouter.delivery.judging import ActiveRules
@@ -72,6 +73,7 @@ class Outage:
     """Tells the second channel once that an outage began, seldom that it goes on, and once that it is over.
 
     after_ms: how long PagerDuty must have taken nothing.
+    ahead: how far `clock` is ahead of the time of day, in ms.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Outage:
         *,
         after_ms: int,
         instance: str,
+        ahead: Callable[[], int] = lambda: 0,
     ) -> None:
         self._store = store
         self._reachability = reachability
@@ -94,6 +97,7 @@ class Outage:
         self._mail = mail
         self._after_ms = after_ms
         self._instance = instance
+        self._ahead = ahead
         self._told_alone = 0  # when this replica told it without Redis (ms)
         self.problem = ""
 
@@ -139,10 +143,12 @@ class Outage:
 
     async def _waiting(self, now: int) -> list[Waiting]:
         """The critical alerts that are tried in vain, or wait before all others, oldest first."""
-        active = self._rules()
+        active, ahead = self._rules(), self._ahead()
         found = []
         for record, queued in await self._store.unsent(int(Rank.CRITICAL) + 1, _LOOKED_AT):
-            if queued or _is_critical(record, active, now):
+            if record.alert.source == DIGEST:
+                continue  # what it tells of waits, too
+            if queued or _is_critical(record, active, now, ahead):
                 heard = record.alert
                 found.append(Waiting(heard.dedup_key, heard.event.summary, record.service, record.last_heard))
         return sorted(found, key=lambda each: each.heard_at)
@@ -191,11 +197,11 @@ class Outage:
         return [f"the second channel failed when it was last needed ({self.problem})"] if self.problem else []
 
 
-def _is_critical(record: Record, active: ActiveRules, now: int) -> bool:
+def _is_critical(record: Record, active: ActiveRules, now: int, ahead: int) -> bool:
     """Whether a record in flight or to be tried again is a page that failed: critical as the rules have it."""
     if record.poisoned or not any(told.tries or told.lease_until > now for told in record.told):
         return False
-    decision = decide_without_counts(record.alert, active, now)
+    decision = decide_without_counts(record.alert, active, now, ahead)
     return decision.verdict is Verdict.DELIVER and decision.event.severity is Severity.CRITICAL
 
 
