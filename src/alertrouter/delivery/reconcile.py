@@ -155,7 +155,7 @@ def after(record: Record, told: Told, send: Send, now: int) -> Record:
         at=now,
         tries=0,
         not_before=0,
-        dead=0,
+        dead=0 if send.version >= told.dead else told.dead,  # a repair says nothing of what was given up since
         unsure=told.unsure if told.unsure + REPAIR_AFTER_MS > now else 0,
         lease_until=0,
         maybe_open=0,

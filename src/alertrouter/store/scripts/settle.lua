@@ -20,7 +20,8 @@ for at = 6, #ARGV - 1, 19 do
   local key, told = record_prefix .. id, 't:' .. destination .. ':'
   redis.call('ZREM', KEYS[2], fence .. '\n' .. destination .. '\n' .. id)
   local f = redis.call('HMGET', key, 'version', told .. 'lease', told .. 'unsure', 'outcome', 'rule', 'service',
-    told .. 'rerouted', told .. 'limited_as', 'status')
+    told .. 'rerouted', told .. 'limited_as', 'status',
+    told .. 'dead')
   -- PagerDuty counts a call when it arrives, which was not before now less the time it took
   if f[8] then redis.call('ZADD', ARGV[6] .. f[8], 'XX', ARGV[1], fence) end
   local is_held = f[2] == fence
@@ -48,7 +49,9 @@ for at = 6, #ARGV - 1, 19 do
     redis.call('HSET', key, told .. 'lease', '', told .. 'lease_until', '0', 'takeovers', '0')
     if result == 'delivered' then
       redis.call('HSET', key, told .. 'state', state, told .. 'version', told_version, told .. 'at', ARGV[1],
-        told .. 'tries', '0', told .. 'not_before', '0', told .. 'dead', '0', told .. 'maybe_open', '0')
+        told .. 'tries', '0', told .. 'not_before', '0', told .. 'maybe_open', '0')
+      -- a repair tells of an older version, and says nothing of what was given up since
+      if tonumber(told_version) >= tonumber(f[10] or '0') then redis.call('HSET', key, told .. 'dead', '0') end
       if state == 'triggered' then redis.call('HSET', key, 'delivered_at', ARGV[1]) end
       local unsure = tonumber(f[3] or '0')
       if unsure > 0 and now >= unsure + repair_after then redis.call('HSET', key, told .. 'unsure', '0') end
