@@ -248,6 +248,17 @@ def acknowledged_after_its_owed_resolve_was_refused(state: Machine) -> None:
     state.hear_acknowledged()
 
 
+def tried_while_it_was_suspended_in_between(state: Machine) -> None:
+    """Tried under a key that is another by now, suspended again, over and back: what is processed late is closed."""
+    state.rules_change(mode="suspend")
+    state.hear_batch(first=Status.FIRING)
+    state.pagerduty_fails(fault="processed late")
+    state.rules_change(mode="normal")
+    state.key_is_rotated()
+    state.rules_change(mode="suspend")
+    state.hear_batch(first=Status.RESOLVED, same=True)
+
+
 def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
     state = machine()
     state.start()
@@ -270,6 +281,7 @@ def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
         over_before_it_was_suspended,
         unanswered_at_the_fallback,
         routed_away_and_refused,
+        tried_while_it_was_suspended_in_between,
         acknowledged_after_its_owed_resolve_was_refused,
         refused_where_the_rules_no_longer_send,
         muted_while_held,

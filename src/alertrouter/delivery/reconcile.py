@@ -111,7 +111,7 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
         if action is None and page_short and _was_short(record, told, decision):
             action = Action.TRIGGER
         if action is Action.TRIGGER and suspended:
-            continue
+            action = None  # what was tried before is repaired all the same
         if action is not None and told.dead == _version(record, action, status):
             dead = True
             continue
