@@ -236,6 +236,29 @@ def refused_where_the_rules_no_longer_send(state: Machine) -> None:
     state.hear_batch(first=Status.FIRING)
 
 
+def acknowledged_after_its_owed_resolve_was_refused(state: Machine) -> None:
+    """What was owed is given up; what is acknowledged since is not closed by it."""
+    state.hear_firing(name="pagerduty:c")
+    state.hear_acknowledged()
+    state.rules_change(mode="mute hourly")
+    state.hear_resolved(name="pagerduty:c", work="judge")
+    state.hear_later_episode(name="pagerduty:c", work="hang")
+    state.pagerduty_fails(fault="400 content")
+    state.process_restarts(void=True)
+    state.hear_acknowledged()
+
+
+def tried_while_it_was_suspended_in_between(state: Machine) -> None:
+    """Tried under a key that is another by now, suspended again, over and back: what is processed late is closed."""
+    state.rules_change(mode="suspend")
+    state.hear_batch(first=Status.FIRING)
+    state.pagerduty_fails(fault="processed late")
+    state.rules_change(mode="normal")
+    state.key_is_rotated()
+    state.rules_change(mode="suspend")
+    state.hear_batch(first=Status.RESOLVED, same=True)
+
+
 def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
     state = machine()
     state.start()
@@ -258,6 +281,8 @@ def play(machine: type[Machine], steps: Callable[[Machine], None]) -> None:
         over_before_it_was_suspended,
         unanswered_at_the_fallback,
         routed_away_and_refused,
+        tried_while_it_was_suspended_in_between,
+        acknowledged_after_its_owed_resolve_was_refused,
         refused_where_the_rules_no_longer_send,
         muted_while_held,
         late_copy_of_another_severity,

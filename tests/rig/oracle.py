@@ -19,6 +19,9 @@ from tests.rig.pagerduty import Call, OpenAlert
 
 #: How many examples of each finding are kept.
 _EXAMPLES = 5
+#: What a kill interrupts is taken up again after whatever came meanwhile: a restart, and 15 s for leases to fall. Some
+#: alerts meet several kills in a row.
+_OUT_OF_TURN_MS = 90_000
 #: A repair comes 90 s after the attempt that had no answer, and the send before it is one that had one, some retries later.
 _RETRIES_MS = 45_000
 
@@ -82,7 +85,8 @@ def judge(
     calls:         PagerDuty's log, in the order of processing.
     history:       alertrouter's, with at least `id`, `at` and `outcome`; None where it is not to be had.
     grace_ms:      an episode shorter than this may end before it is delivered. So may one that ended before its turn:
-                   when what had come before it, of the same severity, was still being sent.
+                   when what had come before it, of the same severity, was still being sent, but for what a kill puts
+                   out of turn.
     in_flight_ms:  how long a send may be under way: what overtook it within this is nobody's fault.
     past_redis:    alerts may have gone straight to PagerDuty, where nobody knows of a resolve that waits in Redis: it comes
                    after the trigger that overtook it, and then that trigger again.
@@ -115,7 +119,7 @@ def judge(
         )
         _judge_order(found, news, sends, past_redis)
     for news, sends, episode in unreached:
-        _judge_unreached(found, turns, news, sends, ends, episode, grace_ms, in_flight_ms)
+        _judge_unreached(found, turns, news, sends, ends, episode, grace_ms)
     for dedup_key, sends in told.items():
         if dedup_key.partition(":")[0] not in OUR_OWN:  # alarms about alertrouter itself, and digests
             found.add("unexplained", f"{len(sends)} calls for {dedup_key}, which nobody sent")
@@ -251,14 +255,13 @@ def _judge_unreached(
     ends: Mapping[str, int] | None,
     episode: _Episode,
     grace_ms: int,
-    in_flight_ms: int,
 ) -> None:
     """Whether what never reached PagerDuty was over before it could."""
     fired, resolved = episode.fired, episode.resolved
     if resolved is None or not (
         resolved.posted - fired.acked <= grace_ms
         or any(
-            turns.still_before(severity, fired.acked + in_flight_ms, resolved.posted - in_flight_ms)
+            turns.still_before(severity, fired.acked + _OUT_OF_TURN_MS, resolved.posted - _OUT_OF_TURN_MS)
             for severity in episode.severities
         )
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import fakeredis
 import pytest
 from redis.asyncio import Redis
@@ -126,3 +128,25 @@ async def test_a_late_report_of_a_trigger_says_what_it_may_have_opened(make_stor
     await late.settle(Settlement(claim, Result.DELIVERED, Outcome.DELIVERED, opens=opens), NIGHT + 12 * SECOND)
     after = await alive.record(record.id)
     assert after is not None and after.told_of(PAGERDUTY).maybe_open == opens
+
+
+@pytest.mark.parametrize(("closed", "lives"), [(True, True), (False, False)])
+async def test_a_record_is_forgotten_a_day_after_the_send_that_closes_it(
+    store: AlertStore, client: Redis, closed: bool, lives: bool
+) -> None:
+    claim = await claimed(store)
+    await store.settle(replace(delivered(claim), closed=closed), NIGHT)
+    assert (await client.pttl(store.keys.alert + claim.record.id) > 0) is lives
+
+
+@pytest.mark.parametrize(("status", "parked"), [("firing", 1), ("resolved", 0)])
+async def test_what_rules_keep_back_after_a_send_is_parked_while_it_fires(
+    store: AlertStore, client: Redis, status: str, parked: int
+) -> None:
+    """Muted while its owed resolve was under way: other rules let it page."""
+    await store.accept([make_alert(status=status)], NIGHT)
+    [record], _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record)], NIGHT)
+    [claim], _ = await store.claim_sends(NIGHT, 10, 0)
+    await store.settle(replace(delivered(claim), outcome=Outcome.SUPPRESSED), NIGHT)
+    assert await client.zcard(store.keys.parked) == parked

@@ -111,7 +111,7 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
         if action is None and (page_short or record.is_forced) and _was_short(record, told, decision):
             action = Action.TRIGGER
         if action is Action.TRIGGER and suspended:
-            continue
+            action = None  # what was tried before is repaired all the same
         if action is not None and told.dead == _version(record, action, status):
             dead = True
             continue
@@ -155,7 +155,7 @@ def after(record: Record, told: Told, send: Send, now: int) -> Record:
         at=now,
         tries=0,
         not_before=0,
-        dead=0,
+        dead=0 if send.version >= told.dead else told.dead,  # a repair says nothing of what was given up since
         unsure=told.unsure if told.unsure + REPAIR_AFTER_MS > now else 0,
         lease_until=0,
         maybe_open=0,

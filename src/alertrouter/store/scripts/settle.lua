@@ -23,7 +23,8 @@ for at = 7, #ARGV - 1, 21 do
   local key, told = record_prefix .. id, 't:' .. destination .. ':'
   redis.call('ZREM', KEYS[2], fence .. '\n' .. destination .. '\n' .. id)
   local f = redis.call('HMGET', key, 'version', told .. 'lease', told .. 'unsure', 'outcome', 'rule', 'service',
-    told .. 'rerouted', told .. 'limited_as', 'status', 'first_heard')
+    told .. 'rerouted', told .. 'limited_as', 'status', 'first_heard',
+    told .. 'dead')
   if f[8] and result == 'released' then
     redis.call('ZREM', ARGV[6] .. f[8], fence) -- it was not made
   elseif f[8] then
@@ -65,7 +66,9 @@ for at = 7, #ARGV - 1, 21 do
     redis.call('HSET', key, told .. 'lease', '', told .. 'lease_until', '0', 'takeovers', '0')
     if result == 'delivered' then
       redis.call('HSET', key, told .. 'state', state, told .. 'version', told_version, told .. 'at', ARGV[1],
-        told .. 'tries', '0', told .. 'not_before', '0', told .. 'dead', '0', told .. 'maybe_open', '0')
+        told .. 'tries', '0', told .. 'not_before', '0', told .. 'maybe_open', '0')
+      -- a repair tells of an older version, and says nothing of what was given up since
+      if tonumber(told_version) >= tonumber(f[11] or '0') then redis.call('HSET', key, told .. 'dead', '0') end
       if state == 'triggered' then redis.call('HSET', key, 'delivered_at', ARGV[1]) end
       local unsure = tonumber(f[3] or '0')
       if unsure > 0 and now >= unsure + repair_after then redis.call('HSET', key, told .. 'unsure', '0') end
