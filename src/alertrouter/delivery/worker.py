@@ -590,7 +590,7 @@ def _refused(
         "dedup_key": record.alert.dedup_key,
         "destination": told.destination,
         "action": send.action.value,
-        "version": record.version,
+        "version": send.version,
         "status": answer.status,
         "objection": answer.objection.value,
         "reason": answer.reason,

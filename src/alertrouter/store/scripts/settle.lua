@@ -70,7 +70,7 @@ for at = 6, #ARGV - 1, 19 do
       end
     elseif result == 'refused' then
       redis.call('HSET', key, told .. 'dead', told_version, told .. 'bad_key', bad_key, told .. 'tries', '0')
-      redis.call('HSET', KEYS[3], id .. ' ' .. version .. ' ' .. destination, detail)
+      redis.call('HSET', KEYS[3], id .. ' ' .. told_version .. ' ' .. destination, detail)
     end
     if f[1] == version then
       if outcome ~= f[4] then redis.call('HSET', key, 'outcome', outcome) end
