@@ -240,7 +240,9 @@ def _was_short(record: Record, told: Told, decision: Decision) -> bool:
     """Fired and resolved, and the destination has heard of neither."""
     named = told.destination in decision.destinations and decision.verdict is Verdict.DELIVER
     # a rule that suspends what was never judged while it fired would have held it back as well
-    was_suspended = record.suspended_until > record.last_heard or (decision.suspend_ms and not record.suspended_until)
+    was_suspended = record.suspended_until > record.last_heard or (
+        decision.suspend_ms > 0 and not record.suspended_until
+    )
     return named and record.status is Status.RESOLVED and record.fired_version > told.version and not was_suspended
 
 
