@@ -20,7 +20,8 @@ Figure = Callable[[str, str, str, object, bool | None], None]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every run time enough, unless it says how much it needs."""
+    """Give every run time enough, unless it says how much it needs. The longest come first."""
+    items.sort(key=lambda item: item.get_closest_marker("takes_minutes") is None)
     for item in items:
         if _FOLDER in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_TIMEOUT_S))

@@ -38,7 +38,7 @@ from alertrouter.history.reading import read
 from alertrouter.record import Outcome, Record
 from alertrouter.rules.build import CONFIG
 from alertrouter.rules.load import load_config, load_rules
-from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset
+from alertrouter.rules.model import CacheQuery, Decision, Ruleset
 from alertrouter.sandbox import Call, Sandbox
 from alertrouter.settings import Settings, load_settings
 from alertrouter.simulation.cases import Case as WrittenCase
@@ -46,10 +46,10 @@ from alertrouter.simulation.cases import read_cases
 from alertrouter.simulation.play import play
 from alertrouter.simulation.quick_client import QuickClient
 from alertrouter.simulation.replay import Difference, Replay
-from alertrouter.simulation.world import PagerDutyInMemory, World, WorldClock, keys_for
+from alertrouter.simulation.world import PagerDutyInMemory, WatchedStore, World, WorldClock, keys_for
 from alertrouter.sources import PARSERS
 from alertrouter.store.connect import Client
-from alertrouter.store.store import Accepted, AlertStore, Dedup, Threshold
+from alertrouter.store.store import Accepted, AlertStore, Dedup
 from tests.alerts import HOUR, MINUTE, NIGHT, SECOND, Clock
 from tests.unit.test_evaluate_properties import ACTIONS, CACHE_VARIABLES, COUNTING, REMEMBERING, WINDOW
 from tests.waiting import until
@@ -457,24 +457,6 @@ class Course:
     looked: list[tuple[Judged, Mapping[str, Any]]] = field(default_factory=list)
 
 
-class CountingStore(AlertStore):
-    """The store, which writes down what it told the rules."""
-
-    told: dict[CountQuery | CacheQuery, int | str | None]
-
-    async def count(self, record: Record, thresholds: Sequence[Threshold], now: int) -> Sequence[int]:
-        counts = await super().count(record, thresholds, now)
-        for each, answer in zip(thresholds, counts, strict=True):
-            for resetting in (False, True):  # the store is not told which
-                self.told[CountQuery(each.key, each.window_ms, resetting, each.only_look)] = answer
-        return counts
-
-    async def remembered(self, names: Sequence[str]) -> list[str | None]:
-        values = await super().remembered(names)
-        self.told.update(zip(map(CacheQuery, names), values, strict=True))
-        return values
-
-
 def _body(webhook: Mapping[str, Any]) -> bytes:
     return json.dumps(webhook["body"], ensure_ascii=False).encode()
 
@@ -504,12 +486,12 @@ async def served(client: QuickClient, instance: str, loaded: Loaded, history: Se
     course = Course()
     clock = Clock(NIGHT)
     active = loaded.active
-    store = CountingStore(cast(Client, client), instance=instance, dedup=loaded.dedup)
-    store.told = {}
+    store = WatchedStore(cast(Client, client), instance=instance, dedup=loaded.dedup)
+    store.answers = {}
     pagerduty = PagerDutyInMemory(clock)
 
     def note(record: Record, decision: Decision, plan: Plan, now: int) -> None:
-        counts, store.told = store.told, {}
+        counts, store.answers = store.answers, {}
         course.judged.append(Judged(now, record.alert, record.version, decision, counts))
 
     worker = Worker(
@@ -542,7 +524,7 @@ async def served(client: QuickClient, instance: str, loaded: Loaded, history: Se
             told = await explain_record(last.alert.id, store, active.ruleset, clock.now)
             assert told is not None
             course.looked.append((last, told))
-            store.told = {}
+            store.answers = {}
     await advance_to(clock.now + GO_ON_MS)
     course.sent = _named(list(pagerduty.api.calls), active.routing_keys)
     return course

@@ -94,6 +94,7 @@ def reproducible(number: int) -> Iterator[Random]:
         raise
 
 
+@pytest.mark.takes_minutes
 @pytest.mark.timeout(0)
 def test_serve_test_explain_and_replay_agree(redis_url: str, tmp_path: Path, long: bool, figure: Figure) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

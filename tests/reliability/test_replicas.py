@@ -81,6 +81,7 @@ async def test_a_replica_that_was_frozen_finds_its_work_done(tmp_path: Path, poi
     assert {call.dedup_key for call in calls} == {dedup_key_of(1)}
 
 
+@pytest.mark.takes_minutes
 async def test_the_call_limit_holds_for_all_replicas(tmp_path: Path, figure: Figure, long: bool) -> None:
     """Three replicas, 110 calls a minute; PagerDuty refuses the 121st within any 60 s. One replica dies midway.
 

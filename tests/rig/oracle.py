@@ -19,9 +19,8 @@ from tests.rig.pagerduty import Call, OpenAlert
 
 #: How many examples of each finding are kept.
 _EXAMPLES = 5
-#: What a kill interrupts is taken up again after whatever came meanwhile: a restart, and 15 s for leases to fall. Some
-#: alerts meet several kills in a row.
-_OUT_OF_TURN_MS = 90_000
+#: What a kill interrupts is taken up again after whatever came meanwhile: a restart, and 15 s for leases to fall.
+_OUT_OF_TURN_MS = 30_000
 #: A repair comes 90 s after the attempt that had no answer, and the send before it is one that had one, some retries later.
 _RETRIES_MS = 45_000
 

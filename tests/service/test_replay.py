@@ -338,6 +338,19 @@ def in_git(*arguments: str) -> None:
     subprocess.run([program("git"), *identity, *arguments], check=True)
 
 
+#: Stands in for GitHub's program: answers with the comments in `ids`, keeps what it is asked and the comment it is given.
+GH = """#!/bin/sh
+echo "$*" >>{0}/asked
+if [ -e {0}/refused ]; then exit 1; fi
+for each; do
+  case "$each" in
+    --paginate) cat {0}/ids 2>/dev/null; exit 0 ;;
+    body=@*) cp "${{each#body=@}}" {0}/comment ;;
+  esac
+done
+"""
+
+
 def test_the_action_comments_what_a_pull_request_would_change(recording: Path, tmp_path: Path) -> None:
     origin, checkout, temp = tmp_path / "origin", tmp_path / "checkout", tmp_path / "temp"
     write_rules(origin / "rules", {"global.yaml": NOBODY})
@@ -352,14 +365,13 @@ def test_the_action_comments_what_a_pull_request_would_change(recording: Path, t
     (temp / "alertrouter" / "bin" / "alertrouter").symlink_to(Path(sys.executable).with_name("alertrouter"))
     gh = tmp_path / "bin" / "gh"
     gh.parent.mkdir()
-    gh.write_text(f'#!/bin/sh\necho "$*" >{tmp_path}/asked\ncat >{tmp_path}/comment\n')
+    gh.write_text(GH.format(tmp_path))
     gh.chmod(0o755)
     steps = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))["runs"]["steps"]
     [step] = (each for each in steps if "Replay" in each.get("name", ""))
     environ = {
         "PATH": f"{gh.parent}:/usr/bin:/bin",
         "RUNNER_TEMP": str(temp),
-        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
         "RULES": "rules",
         "EVENTS": str(recording),
         "FAIL_ON": "lost-critical",
@@ -367,19 +379,46 @@ def test_the_action_comments_what_a_pull_request_would_change(recording: Path, t
         "NUMBER": "7",
         "GH_TOKEN": "x",
     }
-    assert step["env"].keys() == environ.keys() - {"PATH", "RUNNER_TEMP", "GITHUB_STEP_SUMMARY"}
+    by_github = {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary"), "GITHUB_REPOSITORY": "a/b"}
+    assert step["env"].keys() == environ.keys() - {"PATH", "RUNNER_TEMP"}
 
-    def act(**changed: str) -> int:
-        command = ["bash", "-eo", "pipefail", "-c", step["run"]]
-        return subprocess.run(command, env=environ | changed, cwd=checkout, check=False, timeout=60).returncode
+    def act(**changed: str) -> tuple[int, str]:
+        done = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", step["run"]],
+            env=environ | by_github | changed,
+            cwd=checkout,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stdout
 
-    assert act(EVENTS="") == 0 and not (tmp_path / "summary").exists()
-    assert act() == 1
-    comment = (tmp_path / "comment").read_text(encoding="utf-8")
+    def asked() -> list[str]:
+        path = tmp_path / "asked"
+        asked = path.read_text().splitlines()
+        path.unlink()
+        return [line.partition(" --field")[0] for line in asked]
+
+    assert act(EVENTS="") == (0, "") and not (tmp_path / "summary").exists()
+    for nothing in ("", "0" * 40):
+        code, output = act(BASE=nothing)
+        assert code == 0 and output.startswith("::notice::") and not (tmp_path / "asked").exists()
+    assert act() == (1, "")
+    mark, _, comment = (tmp_path / "comment").read_text(encoding="utf-8").partition("\n")
+    assert mark == "<!-- alertrouter replay -->"
     assert "1 critical page would be lost" in comment and "disk \\| full" in comment
-    assert (tmp_path / "asked").read_text().startswith("pr comment 7 --edit-last --create-if-none ")
     assert (tmp_path / "summary").read_text(encoding="utf-8") == comment
-    assert act(FAIL_ON="") == 0
+    look, write = asked()
+    assert look.startswith("api --paginate repos/a/b/issues/7/comments ") and mark in look
+    assert write == "api --method POST repos/a/b/issues/7/comments"
+    (tmp_path / "ids").write_text("41\n42\n")
+    assert act(FAIL_ON="") == (0, "")
+    assert asked()[1:] == ["api --method PATCH repos/a/b/issues/comments/41"]
+    (tmp_path / "refused").touch()
+    for rule, expected in (("lost-critical", 1), ("", 0)):
+        code, output = act(FAIL_ON=rule)
+        assert code == expected and output.startswith("::warning::") and "pull-requests: write" in output
 
 
 def test_the_example_of_the_documentation_prints_what_it_says(tmp_path: Path) -> None:

@@ -150,3 +150,20 @@ async def test_what_rules_keep_back_after_a_send_is_parked_while_it_fires(
     [claim], _ = await store.claim_sends(NIGHT, 10, 0)
     await store.settle(replace(delivered(claim), outcome=Outcome.SUPPRESSED), NIGHT)
     assert await client.zcard(store.keys.parked) == parked
+
+
+async def test_the_letter_of_a_refused_resolve_is_found_though_newer_news_was_claimed(store: AlertStore) -> None:
+    """What is owed is older than what fires by now: its letter is filed under what it told of."""
+    claim = await claimed(store)
+    await store.settle(delivered(claim), NIGHT)
+    await store.accept([make_alert(status="resolved", ended=NIGHT + SECOND)], NIGHT + SECOND)
+    await store.accept([make_alert(started=NIGHT + 2 * SECOND)], NIGHT + 2 * SECOND)
+    [record], _ = await store.claim_due(NIGHT + 2 * SECOND, 10)
+    assert (record.version, record.resolved_version) == (3, 2)
+    await store.judged([to_send(record)], NIGHT + 2 * SECOND)
+    [claim], _ = await store.claim_sends(NIGHT + 2 * SECOND, 10, 0)
+    words = b'{"reason": "no"}'
+    refusal = Settlement(claim, Result.REFUSED, Outcome.PENDING, version=2, letter=words, wake_at=NIGHT)
+    await store.settle(refusal, NIGHT + 2 * SECOND)
+    sight = await store.look(record.id)
+    assert sight is not None and [letter for _, letter in sight.dead_letters.values()] == [words]

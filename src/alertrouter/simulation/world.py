@@ -84,7 +84,7 @@ class _Answers(dict[CountQuery | CacheQuery, int | str | None]):
         return 0 if isinstance(query, CountQuery) else None
 
 
-class _WatchedStore(AlertStore):
+class WatchedStore(AlertStore):
     """The store, which writes down what rules ask of it, and when there is something to do next (ms, 0 for never)."""
 
     answers: dict[CountQuery | CacheQuery, int | str | None]
@@ -150,7 +150,7 @@ class World:
     judgements: list[Judgement] = field(default_factory=list)
     destinations: dict[str, str] = field(default_factory=dict)
     redis_is_away: bool = False
-    store: _WatchedStore = field(init=False)
+    store: WatchedStore = field(init=False)
     worker: Worker = field(init=False)
     direct: DirectPath = field(init=False)
     _journal: Journal | None = None
@@ -167,7 +167,7 @@ class World:
         self._processes += 1
         self._is_new = True
         owner = f"{self._processes}"
-        self.store = _WatchedStore(self.client, instance=self.instance, owner=owner, dedup=self.dedup, history_length=0)
+        self.store = WatchedStore(self.client, instance=self.instance, owner=owner, dedup=self.dedup, history_length=0)
         self.store.answers = _Answers()
         self.worker = Worker(
             self.store,
