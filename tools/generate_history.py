@@ -151,7 +151,7 @@ def alert_of(each: Sighting) -> Alert:
     sender, body = (
         ("alertmanager", _alertmanager(each)) if each.kind < len(ALERTMANAGER) else ("datadog", _datadog(each))
     )
-    [alert] = PARSERS[sender](json.dumps(body).encode(), "application/json", sender).alerts
+    [alert] = PARSERS[sender](json.dumps(body).encode(), {}, sender).alerts
     return alert
 
 

@@ -463,7 +463,7 @@ def _body(webhook: Mapping[str, Any]) -> bytes:
 
 def alerts_of(webhook: Mapping[str, Any]) -> Sequence[Alert]:
     source = webhook["source"]
-    return PARSERS[source.partition("/")[0]](_body(webhook), "application/json", source).alerts
+    return PARSERS[source.partition("/")[0]](_body(webhook), {}, source).alerts
 
 
 def _named(calls: Sequence[Call], keys: Mapping[str, str]) -> list[Sent]:

@@ -30,7 +30,7 @@ def alert_body(**members: Any) -> dict[str, Any]:
 
 def read(*alerts: Any, **members: Any) -> ParsedPayload:
     body = {"version": "4", "status": "firing", "alerts": list(alerts)} | members
-    return parse(json.dumps(body).encode(), "application/json", "alertmanager")
+    return parse(json.dumps(body).encode(), {}, "alertmanager")
 
 
 def read_one(**members: Any) -> Alert:
@@ -39,7 +39,7 @@ def read_one(**members: Any) -> Alert:
 
 
 def read_file(name: str) -> ParsedPayload:
-    return parse((PAYLOADS / name).read_bytes(), "application/json", "alertmanager")
+    return parse((PAYLOADS / name).read_bytes(), {}, "alertmanager")
 
 
 def test_a_group_is_read_alert_by_alert() -> None:
@@ -171,7 +171,7 @@ def test_fingerprint_as_sent_or_computed(sent: Any, used: str) -> None:
 
 def test_the_source_is_the_endpoint() -> None:
     body = json.dumps({"alerts": [alert_body(fingerprint="f1")]}).encode()
-    [alert] = PARSERS["alertmanager"](body, "", "alertmanager/team-a").alerts
+    [alert] = PARSERS["alertmanager"](body, {}, "alertmanager/team-a").alerts
     assert alert.id == "alertmanager/team-a:f1"
 
 
@@ -382,7 +382,7 @@ def test_truncated(sent: Any, counted: int) -> None:
 )
 def test_another_shape_is_refused(body: bytes) -> None:
     with pytest.raises(BadPayload, match="wrong shape: expected Alertmanager's own webhook body") as refused:
-        parse(body, "application/json", "alertmanager")
+        parse(body, {}, "alertmanager")
     assert refused.value.status == 400
 
 
@@ -392,7 +392,7 @@ def test_an_empty_list_is_fine() -> None:
 
 def test_broken_text_marks_every_alert() -> None:
     body = json.dumps({"alerts": [alert_body(), alert_body(labels={"a": "X"})]}).replace("X", "\udc80")
-    payload = parse(body.encode("utf-8", "surrogateescape"), "application/json", "alertmanager")
+    payload = parse(body.encode("utf-8", "surrogateescape"), {}, "alertmanager")
     assert payload.notes == (REPLACED,)
     assert [alert.notes for alert in payload.alerts] == [(REPLACED,), (REPLACED,)]
     assert payload.alerts[1].event.custom_details == {"a": "\ufffd"}
@@ -401,7 +401,7 @@ def test_broken_text_marks_every_alert() -> None:
 def test_too_many_alerts_are_refused() -> None:
     body = b'{"alerts": [' + b"1," * sender.ALERTS_LIMIT + b"1]}"
     with pytest.raises(BadPayload, match="more than 65536 alerts in one body") as refused:
-        parse(body, "application/json", "alertmanager")
+        parse(body, {}, "alertmanager")
     assert refused.value.status == 413
 
 

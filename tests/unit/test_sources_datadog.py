@@ -29,7 +29,7 @@ NOT_CLOSABLE = (
 
 def parse_file(name: str) -> ParsedPayload:
     content_type = FORM if name.endswith(".form") else "application/json"
-    return parse((PAYLOADS / name).read_bytes(), content_type, "datadog")
+    return parse((PAYLOADS / name).read_bytes(), {"content-type": content_type}, "datadog")
 
 
 def read_file(name: str) -> Alert:
@@ -56,7 +56,7 @@ def template(*, without: str = "", **changes: Any) -> dict[str, Any]:
 
 
 def read_payload(payload: dict[str, Any]) -> ParsedPayload:
-    return parse(json.dumps(payload).encode(), "application/json; charset=utf-8", "datadog")
+    return parse(json.dumps(payload).encode(), {}, "datadog")
 
 
 def read(*, without: str = "", **changes: Any) -> Alert:
@@ -140,13 +140,13 @@ def test_the_guide_has_the_template() -> None:
     rendered = text
     for variable, value in variables(pasted, received).items():
         rendered = rendered.replace(f'"{variable}"', json.dumps(value))
-    assert parse(rendered.encode(), "application/json", "datadog") == parse_file("template_triggered.json")
+    assert parse(rendered.encode(), {}, "datadog") == parse_file("template_triggered.json")
 
 
 def test_the_template_itself_is_no_alert() -> None:
     [text] = re.findall(r"```json\n(\{.*?\n\})\n```", GUIDE.read_text(), re.DOTALL)
     with pytest.raises(BadPayload, match="wrong shape"):
-        parse(text.encode(), "application/json", "datadog")
+        parse(text.encode(), {}, "datadog")
 
 
 def shape(value: Any) -> Any:
@@ -490,12 +490,14 @@ def test_forms() -> None:
 @pytest.mark.parametrize("style", ["alert.%s", "alert[%s]"])
 def test_nested_forms_that_name_their_members(style: str) -> None:
     form = {style % "id": "5", style % "transition": "Recovered", style % "aggreg_key": "k", "org.id": "7"}
-    [alert] = parse(urlencode(form).encode(), FORM, "datadog").alerts
+    [alert] = parse(urlencode(form).encode(), {"content-type": FORM}, "datadog").alerts
     assert (alert.fingerprint, alert.status) == ("7:5:k", Status.RESOLVED)
 
 
 def test_json_that_claims_to_be_a_form() -> None:
-    assert parse(json.dumps(template()).encode(), FORM, "datadog") == parse_file("template_triggered.json")
+    assert parse(json.dumps(template()).encode(), {"content-type": FORM}, "datadog") == parse_file(
+        "template_triggered.json"
+    )
 
 
 @pytest.mark.parametrize(
@@ -503,12 +505,12 @@ def test_json_that_claims_to_be_a_form() -> None:
 )
 def test_another_shape_is_refused(body: bytes) -> None:
     with pytest.raises(BadPayload, match="wrong shape: expected an object or form with a Datadog monitor's variables"):
-        parse(body, "application/json", "datadog")
+        parse(body, {}, "datadog")
 
 
 def test_the_source_is_the_endpoint() -> None:
     body = (PAYLOADS / "template_triggered.json").read_bytes()
-    [alert] = PARSERS["datadog"](body, "application/json", "datadog/team-a").alerts
+    [alert] = PARSERS["datadog"](body, {}, "datadog/team-a").alerts
     assert alert.id == f"datadog/team-a:{MONITOR}"
 
 
@@ -552,12 +554,12 @@ def test_prose_may_begin_with_a_dollar() -> None:
 def test_json_in_quotes_is_refused_with_its_place() -> None:
     body = b'{"alert_id": "5", "logs": "{"columns": []}"}'
     with pytest.raises(BadPayload, match="not JSON: Expecting ',' delimiter at byte 29"):
-        parse(body, "application/json", "datadog")
+        parse(body, {}, "datadog")
 
 
 def test_raw_newlines_are_not_repaired() -> None:
     with pytest.raises(BadPayload, match="not JSON: Invalid control character"):
-        parse(b'{"alert_id": "5", "text": "a\nb"}', "application/json", "datadog")
+        parse(b'{"alert_id": "5", "text": "a\nb"}', {}, "datadog")
 
 
 def test_multi_line_text_code_and_emoji_arrive_whole() -> None:
@@ -679,6 +681,6 @@ def test_links_that_are_none_are_left_out() -> None:
 
 def test_broken_text_is_marked() -> None:
     body = json.dumps(template(alert_title="X")).replace('"X"', '"\udcff"').encode("utf-8", "surrogateescape")
-    payload = parse(body, "application/json", "datadog")
+    payload = parse(body, {}, "datadog")
     assert payload.notes == payload.alerts[0].notes == (REPLACED,)
     assert payload.alerts[0].event.summary == "\ufffd"

@@ -92,7 +92,7 @@ def check(source: str, body: bytes, content_type: str = JSON) -> ParsedPayload |
 
 def parse(source: str, body: bytes, content_type: str) -> ParsedPayload | BadPayload:
     try:
-        return PARSERS[source](body, content_type, source)
+        return PARSERS[source](body, {"content-type": content_type}, source)
     except BadPayload as refusal:
         return refusal
 

@@ -136,7 +136,7 @@ def _from_body(body: BinaryIO, sender: str, rules: Path, at: int | None) -> list
 def _parse(sender: str, body: bytes) -> ParsedPayload:
     if sender == PAGERDUTY:
         return pagerduty.parse(body, sender, new_key=lambda: uuid4().hex)
-    return PARSERS[sender](body, "application/json", sender)
+    return PARSERS[sender](body, {}, sender)
 
 
 # --- a running service -----------------------------------------------------------------------------------------------

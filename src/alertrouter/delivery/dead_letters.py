@@ -122,7 +122,7 @@ class DeadLetters:
             return Handled(name, "gone", "it is over a day old: whether its alerts are over is not known; see --force")
         try:
             parse = PARSERS.get(letter.source.partition("/")[0])
-            payload = parse(body, letter.content_type, letter.source) if parse else None
+            payload = parse(body, {"content-type": letter.content_type}, letter.source) if parse else None
         except BadPayload as bad:
             return Handled(name, "refused", f"still not understood: {bad.reason}")
         if payload is None or payload.skipped:

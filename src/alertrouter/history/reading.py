@@ -140,7 +140,7 @@ def _posted(webhook: _Webhook) -> list[Recorded]:
     parse = PARSERS.get(webhook.source.partition("/")[0])
     if parse is None:
         raise BadPayload(f"unknown sender {webhook.source!r}; one of: {', '.join(sorted(PARSERS))}")
-    payload = parse(msgspec.json.encode(webhook.body), "application/json", webhook.source)
+    payload = parse(msgspec.json.encode(webhook.body), {}, webhook.source)
     if payload.skipped:
         raise BadPayload("; ".join(each.reason for each in payload.skipped))
     return [Recorded(at=webhook.at, id=alert.id, alert=alert) for alert in payload.alerts]

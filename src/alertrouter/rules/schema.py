@@ -319,13 +319,17 @@ class HeartbeatShape(Shape):
     severity: Annotated[Severity, Field(strict=False)] = Severity.CRITICAL
 
 
+class SourceShape(Shape):
+    """What is known of one sender, or of one `sender/name`."""
+
+
 class ConfigShape(Shape):
-    """alertrouter.yaml. `sources` and the last three sections are read by others, who know what may stand in them."""
+    """alertrouter.yaml. The last three sections are read by others, who know what may stand in them."""
 
     runbook_base: WebAddress | None = None
     priorities: dict[Text, PriorityShape] = {}
     destinations: dict[DestinationKind, dict[Text, dict[str, Any]]] = {}
-    sources: Any = None
+    sources: dict[Text, SourceShape] = {}
     limits: LimitsShape = LimitsShape()
     heartbeats: list[HeartbeatShape] = []
     dedup: Any = None

@@ -278,7 +278,7 @@ class _Reader:
         takers = []
         for sender, read in PARSERS.items():
             try:
-                read(body, content_type, sender)
+                read(body, {"content-type": content_type}, sender)
             except BadPayload:
                 continue
             takers.append(sender)

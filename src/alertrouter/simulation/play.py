@@ -170,7 +170,7 @@ class _Player:
 
     async def _hear(self, sent: Sent, body: bytes, content_type: str) -> list[Judged]:
         try:
-            payload = PARSERS[sent.sender](body, content_type, sent.source)
+            payload = PARSERS[sent.sender](body, {"content-type": content_type}, sent.source)
         except BadPayload as error:
             self.last.append(_Subject(None, Ending.REFUSED, error.status, error.reason))
             return []

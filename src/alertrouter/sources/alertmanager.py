@@ -68,10 +68,10 @@ class _Group:
     notes: tuple[str, ...]
 
 
-def parse(body: bytes, content_type: str, source: str) -> ParsedPayload:
+def parse(body: bytes, headers: Mapping[str, str], source: str) -> ParsedPayload:
     """The alerts of a webhook body; an empty list of them is fine. Raises BadPayload when it is no such body.
 
-    `content_type` plays no part: the sender always posts JSON.
+    `headers` play no part: the sender always posts JSON.
     """
     decoded = read_json(body)
     payload = decoded.value

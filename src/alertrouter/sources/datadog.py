@@ -83,9 +83,9 @@ _EVENT_LINK = re.compile(r"(https?://[^/?#]+)/event[/?]")
 _ADVICE = "use the payload template of docs/datadog.md"
 
 
-def parse(body: bytes, content_type: str, source: str) -> ParsedPayload:
+def parse(body: bytes, headers: Mapping[str, str], source: str) -> ParsedPayload:
     """The one alert of a notification, or why it must not page. Raises BadPayload where a page could be lost by that."""
-    decoded = read_form(body) if is_form(content_type, body) else read_json(body)
+    decoded = read_form(body) if is_form(headers.get("content-type", ""), body) else read_json(body)
     payload = decoded.value
     fields = read_fields(payload if isinstance(payload, dict) else {})
     if not fields.has_transition and _TELLING.isdisjoint(fields.texts):

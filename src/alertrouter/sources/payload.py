@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -34,6 +34,6 @@ class ParsedPayload:
     notes: tuple[str, ...] = ()
 
 
-#: parse(body, content_type, source) for one sender. `source` becomes `Alert.source`: the sender, and its name where it
+#: parse(body, headers, source) for one sender; of the headers it takes what it needs, by lower-case name. `source` becomes `Alert.source`: the sender, and its name where it
 #: has one ("alertmanager/team-a"). Total: any bytes give a ParsedPayload or raise BadPayload, never anything else.
-Parser: TypeAlias = Callable[[bytes, str, str], ParsedPayload]
+Parser: TypeAlias = Callable[[bytes, Mapping[str, str], str], ParsedPayload]

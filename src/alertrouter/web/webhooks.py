@@ -94,7 +94,7 @@ class Webhooks:
         try:
             try:
                 body = await read_body(request, self._max_body_bytes)
-                payload = parse(body, content_type, source)
+                payload = parse(body, request.headers, source)
             except BadPayload as error:
                 self._log.warning("payload not understood", source=source, status=error.status, reason=error.reason)
                 self._on_refused(source, f"{error.status}: {error.reason}", known=True)
