@@ -1,0 +1,19 @@
+"""What is said about a rule file is read on terminals and in logs, and repeats words of that file."""
+
+from __future__ import annotations
+
+#: Longest message, in characters.
+MESSAGE_LIMIT = 500
+
+
+def shown(message: str) -> str:
+    """The message in printable characters, others by their escapes, and bounded: of a longer one both ends are kept.
+
+    What it is about comes first, and what to write instead comes last.
+    """
+    if not message.isprintable():
+        message = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
+    if len(message) <= MESSAGE_LIMIT:
+        return message
+    half = MESSAGE_LIMIT // 2
+    return f"{message[:half]}…{message[1 - half :]}"
