@@ -55,6 +55,7 @@ from alertrouter.store.health import Health
 from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
 from alertrouter.web.auth import Tokens
+from alertrouter.web.bad_http import quiet_about_bad_http
 from alertrouter.web.dead_letters import DeadLettersApi
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
@@ -540,6 +541,7 @@ async def running(
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        quiet_about_bad_http()
         site, service.url = await _listen(runner, settings)
         with suppress(StoreUnavailable):  # before anything is judged; else as soon as Redis answers
             await service.silences.refresh()
