@@ -9,7 +9,10 @@ from time import monotonic
 
 from tests.fuzz.inputs import find
 from tests.fuzz.targets import TARGETS
+from tests.fuzz.wire import post_in_rounds
 
+#: Bodies by way of HTTP, to a running alertrouter. Needs redis-server.
+HTTP = "http"
 #: A line about how far it is, every so many inputs.
 _STEP = 100_000
 
@@ -17,11 +20,17 @@ _STEP = 100_000
 def main() -> int:
     """Returns the exit code: 1 where something broke."""
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
-    parser.add_argument("target", nargs="*", choices=[[], *TARGETS], help="what reads; all of them if left out")
+    parser.add_argument(
+        "target", nargs="*", choices=[[], *TARGETS, HTTP], help=f"what reads; if left out all but {HTTP}"
+    )
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     parser.add_argument("--first", type=int, default=0, help="go on at the input of this number")
     parser.add_argument("--count", type=int, default=20_000, help="inputs of each target")
     given = parser.parse_args()
+    if given.target == [HTTP]:
+        faults = post_in_rounds("redis-server", given.seed, given.first, given.count, _say)
+        _say("\n".join(faults))
+        return int(bool(faults))
     broken = [_run(name, given.seed, given.first, given.count) for name in given.target or TARGETS]
     return int(any(broken))
 

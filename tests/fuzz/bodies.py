@@ -162,10 +162,10 @@ def _rules() -> Ruleset:
     return load_rules(TESTS.parent / "rules")
 
 
-def parse(given: Input) -> ParsedPayload | BadPayload:
-    """What the parser makes of it; whatever else it raises is a crash."""
+def parse(given: Input, source: str = "") -> ParsedPayload | BadPayload:
+    """What the parser makes of it, as posted by `source`; whatever else it raises is a crash."""
     try:
-        return PARSERS[given.what](given.data, given.headers, given.what)
+        return PARSERS[given.what](given.data, given.headers, source or given.what)
     except BadPayload as refusal:
         return refusal
 
@@ -219,12 +219,6 @@ def _check_events(alert: Alert, rungs: Sequence[Rung]) -> None:
         if crc32(body) % _SCHEMA_ONE_IN == 0:
             _SCHEMA.validate(json.loads(body))
     assert len(_encode(build_event(EventAction.RESOLVE, _KEY, alert.dedup_key, None))) < 2_000
-
-
-def alerts_of(given: Input) -> Sequence[Alert] | None:
-    """The alerts that are accepted if it is posted; None where the parser refuses it."""
-    outcome = parse(given)
-    return None if isinstance(outcome, BadPayload) else outcome.alerts
 
 
 BODIES = Target("bodies", make, check, glance)

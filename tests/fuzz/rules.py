@@ -42,7 +42,7 @@ _CONDITIONS = (
     "cache_var.host matches exactly event.source and event.custom_details.list matches 'it\\'s'",
     "(((event.group == true) or event.component == -18446744073709551616))",
 )
-_WORDS = (
+WORDS = (
     *(b"and", b"or", b"not", b"exists", b"matches", b"part", b"exactly", b"regex", b"now", b"in", b"over", b"now in"),
     *(
         b"trigger_count",
@@ -117,7 +117,7 @@ def _whens(value: Any) -> Iterator[str]:
 def _conditions() -> tuple[tuple[Parts, ...], Mutator]:
     written = [text for path in RULES.rglob("*.yaml") for text in _whens(yaml.safe_load(path.read_text()))]
     parts = tuple(take_apart_condition(text.encode()) for text in sorted({*_CONDITIONS, *written}))
-    return parts, Mutator(parts, _WORDS, _LARGE_WORDS, (*FRAGMENTS, *_WORDS))
+    return parts, Mutator(parts, WORDS, _LARGE_WORDS, (*FRAGMENTS, *WORDS))
 
 
 def make_condition(chance: random.Random) -> Input:
@@ -153,7 +153,7 @@ def _compiled(text: str) -> Condition | ConditionError:
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
-_YAML = (
+YAML = (
     *(b"&a [*a]", b"&a", b"*a", b"<<: *a", b"<<: [*a, *a]", b"!!python/object/apply:os.system [id]", b"!!binary aGk="),
     *(
         b"!!set {a}",
@@ -272,7 +272,7 @@ def _files() -> tuple[tuple[tuple[str, Parts], ...], Mutator]:
         ("services/shop.yaml" if place.parts[0] == "services" else str(place), take_apart_yaml(path.read_bytes()))
         for place, path in (*sound, *wrong)
     ]
-    return tuple(found), Mutator([parts for _, parts in found], _YAML, _LARGE_YAML, (*FRAGMENTS, *_YAML, *_WORDS))
+    return tuple(found), Mutator([parts for _, parts in found], YAML, _LARGE_YAML, (*FRAGMENTS, *YAML, *WORDS))
 
 
 def make_rules(chance: random.Random) -> Input:
@@ -326,7 +326,7 @@ def _check_place(problem: Problem, folder: Path) -> None:
 @cache
 def _case_files() -> tuple[tuple[Parts, ...], Mutator]:
     parts = tuple(take_apart_yaml(path.read_bytes()) for path in sorted((RULES / "tests").glob("*_test.yaml")))
-    return parts, Mutator(parts, _YAML, _LARGE_YAML, (*FRAGMENTS, *_YAML))
+    return parts, Mutator(parts, YAML, _LARGE_YAML, (*FRAGMENTS, *YAML))
 
 
 def make_cases(chance: random.Random) -> Input:
