@@ -28,7 +28,7 @@ from alertrouter.record import Outcome, Record, State
 from alertrouter.sources import PARSERS
 from alertrouter.store.connect import connect
 from alertrouter.store.store import AlertStore
-from tests.fuzz.bodies import BODIES, parse
+from tests.fuzz.bodies import WEBHOOKS, parse
 from tests.fuzz.inputs import Input, inputs
 from tests.fuzz.mutations import FRAGMENTS
 from tests.rig.pagerduty import PagerDutyProcess
@@ -324,7 +324,7 @@ async def _send(url: str, found: Found, seed: int, first: int, count: int, conne
     chance = random.Random(f"wire/{seed}/{first}/{connection}")
     requests: list[Request] = []
     begin, end = (first + count * share // CONNECTIONS for share in (connection, connection + 1))
-    for number, given in inputs(BODIES, seed, begin, end - begin):
+    for number, given in inputs(WEBHOOKS, seed, begin, end - begin):
         requests.append(request_of(chance, number, given, connection))
         if len(requests) == _PIPELINED:
             await wire.post(requests)
