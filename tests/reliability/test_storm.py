@@ -190,7 +190,7 @@ async def test_an_hour_without_pagerduty_in_real_time(tmp_path: Path, figure: Fi
     last_of = {rank: max(call.at for call in log if ranks[call.severity] == rank) for rank in ranks.values()}
     # many are in flight at once: what arrives within a second may do so in any order
     late = sum(any(last_of[rank] > call.at + SECOND for rank in range(ranks[call.severity])) for call in log)
-    first_s = (log[0].at - back) / SECOND
+    first_s = (min(call.at for call in log if call.severity == "critical") - back) / SECOND
     drained_ms = log[-1].at - back
     least_ms = ((len(all_calls) - 1) // LIMIT) * MINUTE
     took = f"{drained_ms / MINUTE:.1f} min, {drained_ms / least_ms:.3f} of the least"
@@ -200,7 +200,6 @@ async def test_an_hour_without_pagerduty_in_real_time(tmp_path: Path, figure: Fi
     figure("G9", f"{what}: drained in", "44 min at most", took, drained_ms <= 44 * MINUTE)
     figure("G9", f"{what}: first critical after recovery", "5 s at most", f"{first_s:.1f} s", first_s <= 5)
     figure("G9", f"{what}: calls while it was down", "", failed["received"], None)
-    assert log[0].severity == "critical"
     assert wrong == 0
     assert late == 0
     assert drained_ms <= 44 * MINUTE
