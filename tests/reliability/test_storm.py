@@ -370,7 +370,7 @@ async def are_critical(pagerduty: PagerDutyProcess, number: int) -> bool:
 async def is_waiting(redis: RedisServer, least: int) -> bool:
     """Whether all is judged, and what was not sent waits: nothing of it is lost."""
     async with connect(redis.url) as client:
-        backlog = await AlertStore(client).backlog(2**52)
+        backlog = await AlertStore(client).backlog(wall_clock())
     return backlog["due"] <= 5 and backlog["waiting"] >= least - 5
 
 

@@ -89,7 +89,9 @@ async def test_one_bad_alert_does_not_sink_the_others(client: Client, sandbox: S
     assert isinstance(skipped, list) and [entry["alert"] for entry in skipped] == [0, 2]
     _, metrics = await client.get("/metrics")
     assert 'alertrouter_alerts_received_total{outcome="skipped",source="alertmanager"}' in metrics
-    await sandbox.wait_for(lambda events: len(events) == 1)
+    await sandbox.wait_for(lambda events: len(events) == 2)
+    pages = {call.event["dedup_key"] for call in sandbox.events}
+    assert "alertrouter:not-understood:alertmanager" in pages, "whoever runs the sender is told as well"
 
 
 DEEP = b'{"alerts":[{"labels":{"a":' + b"[" * 5000 + b"]" * 5000 + b"}}]}"
