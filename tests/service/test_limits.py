@@ -263,6 +263,21 @@ async def test_digests_leave_most_of_the_calls_to_their_members(rig: Rig) -> Non
     assert len({key for _, _, key in calls(rig, digests=True)}) == 3, "by turns"
 
 
+async def test_whose_digest_was_never_told_leaves_nothing_behind(rig: Rig) -> None:
+    """Two services, and one digest a minute: the second is over before its turn."""
+    search = "service: search-service\nsets: {start: []}\ncatch_all: {}\n"
+    rig.change_rules({"services/search-service.yaml": search})
+    limit(rig, 4)
+    await rig.hear(*(make_alert(f"{name}{n}", service=name) for name in ("payment", "search") for n in range(5)))
+    await minutes(rig, 0.5)
+    assert len([name async for name in rig.store._client.scan_iter("*gathered*")]) == 1
+    await minutes(rig, 5)
+    for name in ("payment", "search"):
+        await rig.hear(*(make_alert(f"{name}{n}", "resolved", service=name, ended=rig.clock()) for n in range(5)))
+        await minutes(rig, 5)
+    assert not [name async for name in rig.store._client.scan_iter("*gathered*")]
+
+
 async def test_a_digest_is_told_anew_at_most_once_a_minute_and_ends_with_its_members(rig: Rig) -> None:
     limit(rig, 6)
     storm = [make_alert(f"a{n}") for n in range(18)]
