@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -1116,7 +1116,7 @@ class AlertStore:
                 [first, first + _GATHERED_AT_ONCE - 1, _RANK_STEP, DIGEST_SHOWS, keys.alert, keys.gathered],
             )
             gathered += (
-                Gathered(service.decode(), rank, number, tuple(map(_decode_alert, alerts)))
+                Gathered(service.decode(), rank, number, tuple(_readable(alerts)))
                 for service, rank, number, alerts in groups
             )
             if looked_at < _GATHERED_AT_ONCE:
@@ -1271,6 +1271,13 @@ _STATUS = {word.encode(): word for word in Status}
 _SEVERITY = {word.encode(): word for word in Severity}
 _NEWS = {word.encode(): word for word in News}
 _OUTCOME = {word.encode(): word for word in Outcome}
+
+
+def _readable(alerts: Iterable[bytes]) -> Iterator[Alert]:
+    """Those of stored alerts that this program can read; whoever claims one of the others says so."""
+    for alert in alerts:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            yield _decode_alert(alert)
 
 
 def _stand_in(fields: Mapping[bytes, bytes]) -> Alert:
