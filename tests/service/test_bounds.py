@@ -95,6 +95,16 @@ def test_redis_memory_is_a_bound_where_it_has_one() -> None:
     assert [each.share for each in fillings(sizes, (80, 0), 100, 10)] == [0, 0, 0]
 
 
+async def test_an_alarm_of_our_own_is_never_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The notice about a sender is due once in 15 minutes: refused, it would be given to nobody."""
+    monkeypatch.setattr("alertrouter.app._LOOK_AT_BOUNDS_EVERY_S", 3600)
+    async with serving(settings) as client:
+        await until(lambda: bool(client.service.bounds._fillings))
+        client.service.bounds._fillings = fillings({"due": 10, "waiting": 0, "dead_letters": 0}, (0, 0), 10, 10)
+        assert (await client.post("/webhooks/alertmanager", b"{"))[0] == 400
+        assert await client.service.store.record("alertrouter:not-understood:alertmanager") is not None
+
+
 async def test_of_a_body_that_is_refused_what_there_is_room_for_is_taken_in(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from alertrouter import telemetry
-from alertrouter.alarms import SELF, alarm
+from alertrouter.alarms import OUR_OWN, SELF, alarm
 from alertrouter.alert import Alert, Severity, Status
 from alertrouter.store.store import AlertStore
 
@@ -74,9 +74,7 @@ def fillings(
 class Bounds:
     """How full one installation is, as last looked at. `clock` gives ms since the epoch."""
 
-    def __init__(
-        self, store: AlertStore, clock: Callable[[], int], most_pending: int, most_dead_letters: int
-    ) -> None:
+    def __init__(self, store: AlertStore, clock: Callable[[], int], most_pending: int, most_dead_letters: int) -> None:
         self._store = store
         self._clock = clock
         self._most_pending = most_pending  # about 3 kB of Redis each
@@ -91,7 +89,9 @@ class Bounds:
         return max((each.share for each in self._fillings if each.sheds), default=0.0)
 
     def refuses(self, alert: Alert) -> bool:
-        """Whether there is no room for `alert`, going by its sender's severity. A resolve makes room."""
+        """Whether there is no room for `alert`, going by its sender's severity. A resolve makes room; ours are few."""
+        if alert.source in OUR_OWN:
+            return False
         return alert.status is Status.FIRING and self.share >= REFUSED_FROM[alert.event.severity]
 
     def warnings(self) -> list[str]:
