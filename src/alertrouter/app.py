@@ -120,7 +120,7 @@ class Service:
             ahead=self._ahead,
             keep_time=self.keep_time,
         )
-        self.bounds = Bounds(store, clock, settings.max_pending)
+        self.bounds = Bounds(store, clock, settings.max_pending, settings.dead_letters)
         direct = DirectPath(reachability, lambda: self.rules, clock, journal, self._ahead)
         wake = self.worker.wake
         self.heartbeats = Heartbeats(

@@ -19,7 +19,7 @@ from alertrouter.sandbox import Sandbox
 from alertrouter.settings import load_settings
 from alertrouter.store.connect import connect
 from alertrouter.store.store import OUTAGE_OVER_MS, TOLD_EVERY_MS, AlertStore
-from tests.alerts import MINUTE, NIGHT, SECOND, make_alert
+from tests.alerts import HOUR, MINUTE, NIGHT, SECOND, make_alert
 from tests.conftest import program
 from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.process import Process
@@ -178,6 +178,21 @@ async def test_a_failure_long_after_another_begins_anew(rig: Rig, replica: Repli
     assert receiver.calls == 0
     await replica.go_on(5 * SECOND)
     assert states(receiver) == ["began"]
+
+
+async def test_one_failure_of_this_replica_is_no_outage_hours_later(
+    rig: Rig, replica: Replica, receiver: Receiver
+) -> None:
+    """The alert was resolved, or another replica sent it. Now criticals wait for the call limit, which others use up."""
+    rig.sandbox.fail(503, times=1)
+    await rig.hear(make_alert("short"))
+    await rig.hear(make_alert("short", "resolved"))
+    rig.clock.advance(HOUR)
+    await rig.store.accept([make_alert("page")], rig.clock())
+    rig.worker._max_in_flight = 0  # judged, and waiting
+    await rig.worker.run_until_idle()
+    await replica.outage.look()
+    assert states(receiver) == []
 
 
 async def test_replicas_tell_it_once(rig: Rig, replica: Replica, receiver: Receiver) -> None:

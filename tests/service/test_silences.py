@@ -221,6 +221,16 @@ async def test_what_cannot_be_read_keeps_nothing_back_and_is_told(client: Client
     assert json.loads((await client.get("/-/ready"))[1])["warnings"] == []
 
 
+async def test_bytes_that_are_no_text_are_refused_and_end_nothing(client: Client, sandbox: Sandbox) -> None:
+    body = json.dumps(WISH).encode().replace(b"anna", b"\xff")
+    for path in ("/api/v1/silences", "/api/v1/page-tests"):
+        assert (await client.post(path, body, JSON))[0] == 400
+    await client.service.store.add_silence("odd", body, {"kind": "x"}, most=9)
+    _, answer = await wish(client)
+    await until(lambda: client.service.silences.in_force != ())
+    assert [silence.id for silence in client.service.silences.in_force] == [answer["id"]]
+
+
 async def test_foreign_data_in_its_place_holds_up_no_page(settings: Settings, sandbox: Sandbox) -> None:
     async with serving(settings) as client:
         await client.service.store._client.set(client.service.store.keys.silences, "foreign")

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import structlog
 
 from alertrouter import telemetry
-from alertrouter.alarms import SELF, alarm
+from alertrouter.alarms import OUR_OWN, SELF, alarm
 from alertrouter.alert import Alert, Severity, Status
 from alertrouter.store.store import AlertStore
 
-#: Dead letters are never trimmed: somebody has to look at them.
-MOST_DEAD_LETTERS = 10_000
 #: An alarm is raised above the first and over below the second, so that it does not come and go.
 _ALARM_ABOVE, _OVER_BELOW = 0.5, 0.4
 #: From which share of a bound alerts of a severity are refused.
@@ -48,7 +46,9 @@ class Filling:
         return self.used / self.most if self.most else 0.0
 
 
-def fillings(backlog: Mapping[str, int], memory: tuple[int, int], most_pending: int) -> list[Filling]:
+def fillings(
+    backlog: Mapping[str, int], memory: tuple[int, int], most_pending: int, most_dead_letters: int
+) -> list[Filling]:
     """How full everything is, from the sizes of the queues and the memory that Redis uses and may use (bytes)."""
     return [
         Filling(
@@ -63,7 +63,7 @@ def fillings(backlog: Mapping[str, int], memory: tuple[int, int], most_pending: 
         Filling(
             "dead-letters",
             backlog["dead_letters"],
-            MOST_DEAD_LETTERS,
+            most_dead_letters,
             "dead letters",
             "See why PagerDuty refused them, redrive what is still of use and drop the rest.",
             sheds=False,
@@ -74,10 +74,11 @@ def fillings(backlog: Mapping[str, int], memory: tuple[int, int], most_pending: 
 class Bounds:
     """How full one installation is, as last looked at. `clock` gives ms since the epoch."""
 
-    def __init__(self, store: AlertStore, clock: Callable[[], int], most_pending: int) -> None:
+    def __init__(self, store: AlertStore, clock: Callable[[], int], most_pending: int, most_dead_letters: int) -> None:
         self._store = store
         self._clock = clock
         self._most_pending = most_pending  # about 3 kB of Redis each
+        self._most_dead_letters = most_dead_letters  # beyond that the oldest move to a file
         self._fillings: Sequence[Filling] = ()
         #: The severity of the alarm about each bound, None for none; an earlier process may have raised one not in here.
         self._alarmed: dict[str, Severity | None] = {}
@@ -88,7 +89,9 @@ class Bounds:
         return max((each.share for each in self._fillings if each.sheds), default=0.0)
 
     def refuses(self, alert: Alert) -> bool:
-        """Whether there is no room for `alert`, going by its sender's severity. A resolve makes room."""
+        """Whether there is no room for `alert`, going by its sender's severity. A resolve makes room; ours are few."""
+        if alert.source in OUR_OWN:
+            return False
         return alert.status is Status.FIRING and self.share >= REFUSED_FROM[alert.event.severity]
 
     def warnings(self) -> list[str]:
@@ -104,7 +107,9 @@ class Bounds:
     async def look(self) -> None:
         """See how full it is, and raise or end alarms. Raises StoreUnavailable; then the last look stands."""
         now = self._clock()
-        self._fillings = fillings(await self._store.backlog(now), await self._store.memory(), self._most_pending)
+        self._fillings = fillings(
+            await self._store.backlog(now), await self._store.memory(), self._most_pending, self._most_dead_letters
+        )
         for each in self._fillings:
             telemetry.BOUND_SHARE.labels(each.name).set(each.share)
             await self._tell(each, now)
