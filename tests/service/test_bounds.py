@@ -73,9 +73,9 @@ async def test_an_alarm_at_half_gets_worse_and_ends_late(rig: Rig) -> None:
 
 def test_dead_letters_alarm_and_refuse_nobody() -> None:
     sizes = {"due": 0, "waiting": 0, "dead_letters": 51}
-    assert [(each.name, each.sheds) for each in fillings(sizes, (0, 0), 100, 100) if each.share > 0.5] == [
-        ("dead-letters", False)
-    ]
+    [filling] = [each for each in fillings(sizes, (0, 0), 100, 50) if each.share > 0.5]
+    assert filling.name == "dead-letters"
+    assert not any(filling.refuses(severity) for severity in Severity)
 
 
 async def test_the_alarm_comes_at_half_of_the_letters_that_are_kept(settings: Settings) -> None:
@@ -93,6 +93,15 @@ def test_redis_memory_is_a_bound_where_it_has_one() -> None:
     sizes = {"due": 0, "waiting": 0, "dead_letters": 0}
     assert [each.share for each in fillings(sizes, (80, 100), 100, 10)] == [0, 0.8, 0]
     assert [each.share for each in fillings(sizes, (80, 0), 100, 10)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("used", "refused"), [(79, []), (80, ["info"]), (90, ["warning", "info"]), (100, ["warning", "info"])]
+)
+def test_a_full_redis_is_no_reason_to_refuse_what_goes_past_it(used: int, refused: list[str]) -> None:
+    sizes = {"due": 0, "waiting": 0, "dead_letters": 0}
+    [memory] = [each for each in fillings(sizes, (used, 100), 100, 10) if each.name == "redis-memory"]
+    assert [severity.value for severity in Severity if memory.refuses(severity)] == refused
 
 
 async def test_an_alarm_of_our_own_is_never_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,25 +25,33 @@ REFUSED_FROM: Mapping[Severity, float] = {
     Severity.ERROR: 0.95,
     Severity.CRITICAL: 1.0,
 }
+#: Of a full Redis errors and criticals go past it, straight to PagerDuty: they are always tried.
+_REFUSED_FROM_OF_MEMORY: Mapping[Severity, float] = {
+    severity: REFUSED_FROM[severity] for severity in (Severity.INFO, Severity.WARNING)
+}
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """How full one bound is. `sheds`: alerts that are refused keep it from filling up further."""
+    """How full one bound is. `refused_from`: from which share of it alerts of a severity are refused to keep it so."""
 
     name: str
     used: int
     most: int
     what: str
     to_do: str
-    sheds: bool = True
+    refused_from: Mapping[Severity, float]
 
     @property
     def share(self) -> float:
         """From 0 to 1, and beyond where it does not hold."""
         return self.used / self.most if self.most else 0.0
+
+    def refuses(self, severity: Severity) -> bool:
+        """Whether there is no room in it for a firing alert of `severity`."""
+        return severity in self.refused_from and self.share >= self.refused_from[severity]
 
 
 def fillings(
@@ -58,15 +66,22 @@ def fillings(
             "alerts waiting to be judged or sent",
             "Find out what floods the router (alertrouter_alerts_received_total) and mute it at its sender. If PagerDuty's "
             "call limit holds it up, ask for a higher one; raise ALERTROUTER_MAX_PENDING if Redis has the memory.",
+            REFUSED_FROM,
         ),
-        Filling("redis-memory", *memory, "bytes of Redis' memory", "Put a larger `maxmemory` in redis.conf."),
+        Filling(
+            "redis-memory",
+            *memory,
+            "bytes of Redis' memory",
+            "Put a larger `maxmemory` in redis.conf.",
+            _REFUSED_FROM_OF_MEMORY,
+        ),
         Filling(
             "dead-letters",
             backlog["dead_letters"],
             most_dead_letters,
             "dead letters",
             "See why PagerDuty refused them, redrive what is still of use and drop the rest.",
-            sheds=False,
+            {},
         ),
     ]
 
@@ -83,23 +98,16 @@ class Bounds:
         #: The severity of the alarm about each bound, None for none; an earlier process may have raised one not in here.
         self._alarmed: dict[str, Severity | None] = {}
 
-    @property
-    def share(self) -> float:
-        """How full the fullest is of what fills up with alerts."""
-        return max((each.share for each in self._fillings if each.sheds), default=0.0)
-
     def refuses(self, alert: Alert) -> bool:
         """Whether there is no room for `alert`, going by its sender's severity. A resolve makes room; ours are few."""
         if alert.source in OUR_OWN:
             return False
-        return alert.status is Status.FIRING and self.share >= REFUSED_FROM[alert.event.severity]
+        return alert.status is Status.FIRING and any(each.refuses(alert.event.severity) for each in self._fillings)
 
     def warnings(self) -> list[str]:
         """What is more than half full, in words, and who is asked to try again."""
-        refused = [severity.value for severity, share in REFUSED_FROM.items() if self.share >= share]
-        asked = f"; {', '.join(refused)} alerts are answered with 503" if refused else ""
         return [
-            f"{each.used:,} of at most {each.most:,} {each.what}{asked if each.sheds else ''}: {each.to_do}"
+            f"{each.used:,} of at most {each.most:,} {each.what}{_asked(each)}: {each.to_do}"
             for each in self._fillings
             if each.share > _ALARM_ABOVE
         ]
@@ -134,6 +142,11 @@ class Bounds:
         await self._store.accept([alert], now)
         self._alarmed[filling.name] = level
         _log.warning("more than half full" if level else "less than half full again", what=filling.what)
+
+
+def _asked(filling: Filling) -> str:
+    refused = [severity.value for severity in REFUSED_FROM if filling.refuses(severity)]
+    return f"; {', '.join(refused)} alerts are answered with 503" if refused else ""
 
 
 def _level(share: float, before: Severity | None) -> Severity | None:
