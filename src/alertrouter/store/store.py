@@ -116,6 +116,7 @@ _SCRIPTS = {
     "gather": "zset",
     "heard_from": "hash",
     "heartbeats": "zset hash",
+    "join_incident": "set",
     "judged": "zset zset set stream zset",
     "keep_body": "hash zset zset zset",
     "leave_incident": "set",
@@ -128,6 +129,7 @@ _SCRIPTS = {
     "put_flapping": "hash",
     "recall": "zset zset",
     "redrive": "zset zset hash zset stream",
+    "remember": "",
     "repair_members": "set zset",
     "replay": "zset stream zset",
     "resolve_unheard": "zset zset stream zset",
@@ -451,8 +453,7 @@ class AlertStore:
             raise ForeignData(alert.id)
         if told is not None:
             if told.dedup_key and told.state is not State.RESOLVED:
-                async with _as_unavailable():
-                    await self._client.sadd(self._members(told), alert.id)
+                await self._run("join_incident", [self._members(told)], [alert.id])
             await self._run(
                 "adopt",
                 [self.keys.alert + alert.id, self.keys.due],
@@ -583,8 +584,7 @@ class AlertStore:
 
     async def remember(self, values: Mapping[str, str]) -> None:
         """Remember values for rules."""
-        async with _as_unavailable():
-            await self._client.mset({self.keys.cache + name: value for name, value in values.items()})
+        await self._run("remember", [self.keys.cache + name for name in values], list(values.values()))
 
     async def reset_counts(self, keys: Iterable[str]) -> None:
         """Let thresholds start again from nothing."""
@@ -708,8 +708,7 @@ class AlertStore:
 
     async def join_incident(self, record: Record, told: Told) -> None:
         """The alert is about to be told under a key that it shares with others."""
-        async with _as_unavailable():
-            await self._client.sadd(self._members(told), record.id)
+        await self._run("join_incident", [self._members(told)], [record.id])
 
     async def leave_incident(self, record: Record, told: Told) -> int:
         """The alert is about to be resolved under a shared key; how many others are still open under it."""
