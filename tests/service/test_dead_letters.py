@@ -423,6 +423,19 @@ async def test_too_many_move_to_a_file_oldest_first_and_page(rig: Rig, tmp_path:
     assert kept.warnings()[0].startswith("2 dead letters: ")
 
 
+async def test_the_alarm_of_a_replica_that_is_gone_ends_all_the_same(rig: Rig, tmp_path: Path) -> None:
+    names = await refused(rig, *(make_alert(str(number)) for number in range(10)))
+    rig.sandbox.heal()
+    other = keeper(rig, tmp_path / "other", 10)
+    await desk(rig).drop(names[:6])
+    await other.step()
+    await keeper(rig, tmp_path / "gone", 3).step()
+    assert rig.sent[-1] == ("trigger", "d")
+    await desk(rig).drop(names)
+    await other.step()
+    assert rig.sent[-1] == ("resolve", "d")
+
+
 async def test_where_no_file_can_be_written_the_log_has_them(rig: Rig, tmp_path: Path) -> None:
     await refused(rig, *(make_alert(str(number)) for number in range(3)))
     rig.sandbox.heal()
