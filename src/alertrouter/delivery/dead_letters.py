@@ -252,6 +252,7 @@ class LetterKeeper:
         self._most_bytes = most_bytes
         self._extent = Extent(0, 0, 0)
         self._raised: set[str] = set()
+        self.spilled = ""  # the newest file of those that were too many
 
     async def run(self) -> None:
         """Look again and again."""
@@ -266,6 +267,7 @@ class LetterKeeper:
         while (extent := await self._store.letters.extent(self._most, self._most_bytes)).too_many:
             spilled += await self._spill(extent.too_many)
         self._extent = extent
+        self.spilled = await asyncio.to_thread(_newest_in, self._folder)
         waits = bool(extent.oldest) and self._clock() - extent.oldest >= _WAITED_MS
         await self._tell("dead-letters", waits, _waiting(extent) if waits else None)
         if spilled or self._is_over_half(extent) is False:
@@ -343,6 +345,11 @@ def _waiting(extent: Extent) -> Mapping[str, object]:
         "what to do": "alertrouter dead-letters list says why. Mend that, then alertrouter dead-letters redrive --all, "
         "or drop them.",
     }
+
+
+def _newest_in(folder: Path) -> str:
+    """The newest file of letters, whoever wrote it; "" for none."""
+    return max(map(str, folder.glob("dead-letters-*.jsonl")), default="")
 
 
 def _append(folder: Path, now: int, lines: Sequence[bytes]) -> None:
