@@ -462,7 +462,7 @@ class Service:
             shadow=self.shadow_summary,
             tokens=tokens,
         )
-        letters = DeadLettersApi(self.dead_letters, tokens)
+        letters = DeadLettersApi(self.dead_letters, lambda: self.letter_keeper.spilled, tokens)
         on_call = OnCall(
             add=self.silences.add,
             end=self.silences.end,

@@ -12,7 +12,7 @@ from alertrouter.delivery.bounds import Bounds, fillings
 from alertrouter.record import Outcome
 from alertrouter.settings import Settings, load_settings
 from alertrouter.store.store import FORGOTTEN_AFTER_MS
-from tests.alerts import HOUR, make_alert
+from tests.alerts import HOUR, SECOND, make_alert
 from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.service.conftest import Rig, serving, write_rules
 from tests.waiting import until
@@ -146,6 +146,34 @@ async def test_what_outlives_its_window_is_not_forgotten_though_its_sender_says_
     assert rig.sent == []
     await rig.settle(2 * 24 * HOUR)
     assert rig.sent == [("trigger", "d")]
+
+
+async def test_what_was_refused_or_told_long_ago_is_forgotten_after_a_month(rig: Rig) -> None:
+    """Whether somebody has dropped its letter, or it was moved to a file, or not."""
+    refused, muted = (make_alert(name, source="datadog") for name in ("refused", "muted"))
+    await rig.hear(muted, make_alert("over", source="datadog"))
+    await rig.hear(make_alert("muted", "resolved", source="datadog", ended=rig.clock.advance(SECOND)))
+    await rig.hear(make_alert("muted", source="datadog", env="staging", started=rig.clock.advance(SECOND)))
+    await rig.hear(make_alert("open", source="datadog"))
+    await rig.hear(make_alert("open", source="datadog", severity="error", env="staging"))
+    rig.sandbox.fail(400, times=4)
+    await rig.hear(refused)
+    await rig.hear(make_alert("over", "resolved", source="datadog", ended=rig.clock.advance(SECOND)))
+    ids = [refused.id, muted.id, "datadog:over"]
+    for _ in range(29):
+        await rig.store.sweep(rig.clock.advance(24 * HOUR))
+    assert None not in [await rig.store.record(id_) for id_ in ids]
+    for _ in range(3):
+        await rig.store.sweep(rig.clock.advance(24 * HOUR))
+    assert [await rig.store.record(id_) for id_ in ids] == [None] * 3
+    assert await rig.store._client.zrange(rig.store.keys.parked, 0, -1) == [b"datadog:open"]
+    ended = [entry for entry in await rig.store.history(10) if "forgotten" in entry["reason"]]
+    assert {entry["id"]: entry["outcome"] for entry in ended} == {
+        refused.id: "dead_lettered",
+        muted.id: "suppressed",
+        "datadog:over": "dead_lettered",
+    }
+    assert {each.standing for each in await rig.store.letters.page(rig.clock())} == {"gone"}
 
 
 async def test_what_was_never_sent_and_not_heard_again_is_forgotten_on_record(rig: Rig) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
 from alertrouter.history.entries import Ended, Filter
@@ -223,3 +225,20 @@ def test_a_filter_takes_named_senders_with_their_sender() -> None:
     assert Filter(source="datadog").takes(entry) and Filter(source="datadog/team-a").takes(entry)
     assert not Filter(source="data").takes(entry)
     assert Filter(since=5, until=6).takes(entry) and not Filter(until=5).takes(entry)
+
+
+async def test_a_token_follows_no_redirect() -> None:
+    seen: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        return web.Response(status=307, headers={"Location": "/elsewhere"})
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", answer)
+    async with TestServer(application) as server:
+        code, _, errors = await run(
+            "history", ALERTROUTER_LISTEN=f"127.0.0.1:{server.port}", ALERTROUTER_WEBHOOK_TOKENS="s3cret"
+        )
+    assert (code, seen) == (1, ["/api/v1/history"])
+    assert "answered 307" in errors

@@ -425,6 +425,21 @@ async def test_where_everything_fails_alerts_keep_their_places_and_one_is_tried(
     assert len((await store.claim_sends(NIGHT + TRY_EVERY_MS - 1, 10, 0))[0]) == 2, "it is back"
 
 
+async def test_a_key_that_is_throttled_is_left_alone_though_an_earlier_call_gets_through(store: AlertStore) -> None:
+    await store.accept([make_alert(str(n)) for n in range(FAILURES_IN_A_ROW + 3)], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record) for record in records], NIGHT)
+    claims, _ = await store.claim_sends(NIGHT, FAILURES_IN_A_ROW + 2, 0)
+    *failed, throttled, slow = claims
+    for claim in failed:
+        await store.settle(Settlement(claim, Result.AGAIN, Outcome.PENDING, wake_at=NIGHT), NIGHT)
+    until = NIGHT + 2 * MINUTE
+    await store.settle(Settlement(throttled, Result.AGAIN, Outcome.PENDING, wake_at=NIGHT, paused_until=until), NIGHT)
+    await store.settle(delivered(slow), NIGHT)
+    assert await store.claim_sends(until - 1, 10, 0) == ([], until)
+    assert len((await store.claim_sends(until, 10, 0))[0]) == 1
+
+
 async def test_a_call_that_was_not_made_does_not_count(store: AlertStore) -> None:
     await store.accept([make_alert()], NIGHT)
     for _ in range(3):

@@ -17,7 +17,7 @@ import structlog
 
 from alertrouter import telemetry
 from alertrouter.alarms import alarm
-from alertrouter.alert import Alert, Severity
+from alertrouter.alert import Alert, Severity, Status
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.letter import Filter, Found, Kind, Letter, Standing, number_of, of_body
 from alertrouter.sources import PARSERS
@@ -251,7 +251,8 @@ class LetterKeeper:
         self._most = most
         self._most_bytes = most_bytes
         self._extent = Extent(0, 0, 0)
-        self._raised: dict[str, bool] = {}
+        self._raised: set[str] = set()
+        self.spilled = ""  # the newest file of those that were too many
 
     async def run(self) -> None:
         """Look again and again."""
@@ -266,6 +267,7 @@ class LetterKeeper:
         while (extent := await self._store.letters.extent(self._most, self._most_bytes)).too_many:
             spilled += await self._spill(extent.too_many)
         self._extent = extent
+        self.spilled = await asyncio.to_thread(_newest_in, self._folder)
         waits = bool(extent.oldest) and self._clock() - extent.oldest >= _WAITED_MS
         await self._tell("dead-letters", waits, _waiting(extent) if waits else None)
         if spilled or self._is_over_half(extent) is False:
@@ -309,13 +311,17 @@ class LetterKeeper:
         return len(numbers)
 
     async def _tell(self, name: str, firing: bool, details: Mapping[str, object] | None) -> None:
-        """Raise an alarm or end it; Redis remembers whether it is raised, this process what it said last."""
-        if self._raised.get(name) is firing:
-            return
+        """Raise an alarm or end it; Redis remembers whether it is raised, by any replica, this process what it raised."""
         about = alarm(name, _SUMMARIES[name], severity=Severity.ERROR, firing=firing, details=details or {})
-        if firing or await self._store.record(about.id) is not None:
+        if firing:
+            if name not in self._raised:
+                await self._accept([about])
+                self._raised.add(name)
+            return
+        record = await self._store.record(about.id)
+        if record is not None and record.status is Status.FIRING:
             await self._accept([about])
-        self._raised[name] = firing
+        self._raised.discard(name)
 
     def _full(self) -> Mapping[str, object]:
         return {
@@ -339,6 +345,11 @@ def _waiting(extent: Extent) -> Mapping[str, object]:
         "what to do": "alertrouter dead-letters list says why. Mend that, then alertrouter dead-letters redrive --all, "
         "or drop them.",
     }
+
+
+def _newest_in(folder: Path) -> str:
+    """The newest file of letters, whoever wrote it; "" for none."""
+    return max(map(str, folder.glob("dead-letters-*.jsonl")), default="")
 
 
 def _append(folder: Path, now: int, lines: Sequence[bytes]) -> None:

@@ -183,7 +183,7 @@ def _on_its_way(explained: Mapping[str, Any]) -> str:
     for waiting in record["waiting"]:
         before = waiting["before"]
         others = f"{before} other{'s' * (before > 1)} before it" if before else "it is next"
-        return f"Not sent yet: it waits for its turn at {waiting['destination']}, {others}"
+        return f"Not sent yet: it waits for its turn at {waiting['destination']}, {others}{_paused(waiting, now)}"
     if _flaps_until(record) > now and explained["status"] == "resolved":
         return (
             f"Over, and its resolve is held because it flaps ({record['flapping']['changes']}): "
@@ -192,6 +192,12 @@ def _on_its_way(explained: Mapping[str, Any]) -> str:
     if record["hold_until"] > now:
         return f"Held until {_moment(record['hold_until'], now)}: it may be a late copy of what is already resolved"
     return "Not judged yet: it waits for the worker"
+
+
+def _paused(waiting: Mapping[str, Any], now: int) -> str:
+    """Until when nothing goes by its routing key; "" where something may."""
+    until = waiting.get("paused_until", 0)  # a service of an earlier version does not say
+    return f"; nothing goes by its routing key until {_moment(until, now)}" if until > now else ""
 
 
 def _flaps_until(record: Mapping[str, Any]) -> int:
@@ -324,7 +330,8 @@ def _told(explained: Mapping[str, Any]) -> Iterator[str]:
         if told["dedup_key"] != explained["record"]["id"]:
             yield f"      under the key {told['dedup_key']}, which it shares with others"
     for waiting in explained["record"]["waiting"]:
-        yield f"    {waiting['destination']}: waits for its turn, {waiting['before']} of {waiting['length']} before it"
+        place = f"{waiting['before']} of {waiting['length']} before it"
+        yield f"    {waiting['destination']}: waits for its turn, {place}{_paused(waiting, now)}"
     if not explained["told"] and not explained["record"]["waiting"]:
         yield "    nobody"
 
@@ -333,7 +340,10 @@ def _under_way(told: Told, now: int) -> Iterator[str]:
     if told["lease_until"] > now:
         yield f"a send is in flight; if its worker dies, another takes over {_moment(told['lease_until'], now)}"
     if told["tries"]:
-        yield f"failed {_times(told['tries'])}, not tried again before {_moment(told['not_before'], now)}"
+        again = (
+            f"not tried again before {_moment(told['not_before'], now)}" if told["not_before"] else "tried in its turn"
+        )
+        yield f"failed {_times(told['tries'])}, {again}"
     if told["repair_at"]:
         yield f"one try got no answer; the state is sent once more {_moment(told['repair_at'], now)}"
     if told["dead"]:

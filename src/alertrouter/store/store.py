@@ -122,7 +122,7 @@ _SCRIPTS = {
     "leave_incident": "set",
     "letters": "hash zset",
     "letters_extent": "hash zset",
-    "look": "hash zset hash zset",
+    "look": "hash zset hash zset zset",
     "look_at_counts": "zset hash",
     "outage": "hash",
     "put_agreement": "string",
@@ -231,11 +231,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A send that waits for its turn: behind `before` others, in its routing key's queue of `length`."""
+    """A send that waits for its turn: behind `before` others, in its routing key's queue of `length`.
+
+    paused_until:  until when its routing key is left alone (ms): PagerDuty asked for that, or took nothing by it; 0 where
+                   it is not.
+    """
 
     destination: str
     before: int
     length: int
+    paused_until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -869,7 +874,7 @@ class AlertStore:
         """All that is known of one alert, or None. Changes nothing."""
         keys = self.keys
         found = await self._run(
-            "look", [keys.alert + alert_id, keys.due, keys.dead, keys.letters], [alert_id, keys.wait]
+            "look", [keys.alert + alert_id, keys.due, keys.dead, keys.letters, keys.paused], [alert_id, keys.wait]
         )
         if not found:
             return None
@@ -882,8 +887,8 @@ class AlertStore:
             resend_at=delivered_at + self._dedup.resend_after_ms if delivered_at else 0,
             due_at=int(float(due_at or 0)),
             waiting=tuple(
-                Waiting(destination.decode(), int(before), int(length))
-                for destination, before, length in zip(waiting[::3], waiting[1::3], waiting[2::3], strict=True)
+                Waiting(destination.decode(), before, length, int(float(paused_until or 0)))
+                for destination, before, length, paused_until in _by(4, waiting)
             ),
             dead_letters={
                 destination.decode(): (int(number), letter)
@@ -1254,7 +1259,7 @@ def _pairs(times: Mapping[str, int]) -> Iterable[str | int]:
     return (word for pair in times.items() for word in pair)
 
 
-def _by(width: int, flat: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+def _by(width: int, flat: Sequence[Any]) -> Iterable[Sequence[Any]]:
     return (flat[at : at + width] for at in range(0, len(flat), width))
 
 

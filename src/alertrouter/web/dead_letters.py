@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, Protocol
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
@@ -17,6 +18,8 @@ from alertrouter.web.body import read_body
 
 _LETTERS = 100
 _MOST_LETTERS = 1000
+#: The file of letters that were too many for Redis, %-encoded.
+SPILLED = "X-Alertrouter-Spilled"
 #: In one POST: each is one look at Redis and then they are one script.
 MOST_AT_ONCE = 100
 _MOST_BYTES = 65_536
@@ -40,10 +43,14 @@ class _Desk(Protocol):
 
 
 class DeadLettersApi:
-    """The endpoints. Everything is answered in JSON, also what went wrong: {"error": ...}."""
+    """The endpoints. Everything is answered in JSON, also what went wrong: {"error": ...}.
 
-    def __init__(self, desk: _Desk, tokens: Tokens) -> None:
+    spilled:  the newest file of letters that were too many for Redis; "" for none.
+    """
+
+    def __init__(self, desk: _Desk, spilled: Callable[[], str], tokens: Tokens) -> None:
         self._desk = desk
+        self._spilled = spilled
         self._tokens = tokens
 
     async def list(self, request: web.Request) -> web.Response:
@@ -52,6 +59,8 @@ class DeadLettersApi:
         service, destination, source, alert, reason, standing:  which; see `letter.Filter`.
         since:   ms since the epoch.
         limit:   up to 1000.  cursor: of the page before, from its header X-Alertrouter-Cursor.
+
+        The header X-Alertrouter-Spilled names the file of letters that were too many, where there is one.
         """
         return await self._answer(request, self._list)
 
@@ -59,6 +68,8 @@ class DeadLettersApi:
         wanted, limit, before = _question(request.query)
         found, cursor = await self._desk.find(wanted, limit, before)
         headers = {CURSOR: name_of(cursor)} if cursor else {}
+        if file := self._spilled():
+            headers[SPILLED] = quote(file)
         return web.json_response([each.as_json(whole=False) for each in found], headers=headers)
 
     async def show(self, request: web.Request) -> web.Response:
