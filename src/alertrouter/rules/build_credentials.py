@@ -14,6 +14,16 @@ _SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]{0,63})?")
 _SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
+def is_source(text: str) -> bool:
+    """Whether it can be a source: a sender, or `sender/name`."""
+    return _SOURCE.fullmatch(text) is not None
+
+
+def is_secret_name(text: str) -> bool:
+    """Whether a credential can be called that."""
+    return _SECRET_NAME.fullmatch(text) is not None
+
+
 def build_credentials(
     document: Document, config: ConfigShape | None
 ) -> tuple[Mapping[str, CredentialReferences], list[Problem]]:
@@ -22,7 +32,7 @@ def build_credentials(
     problems: list[Problem] = []
     for source, shape in (config.sources if config else {}).items():
         path: tuple[Key, ...] = ("sources", source)
-        if not _SOURCE.fullmatch(source):
+        if not is_source(source):
             message = "a source is a sender or `sender/name`, such as alertmanager/team-a, as in its /webhooks/ address"
             problems.append(document.problem_with_key(path, message))
         if shape.header is not None and shape.tokens is None:
@@ -55,7 +65,7 @@ def _named(
 ) -> tuple[NamedReference, ...]:
     seen: set[str] = set()
     for index, shape in enumerate(shapes):
-        if not _SECRET_NAME.fullmatch(shape.name):
+        if not is_secret_name(shape.name):
             message = "a name is made of letters, digits, `-`, `_` and `.`, at most 64; metrics show it"
             problems.append(document.problem((*path, index, "name"), message))
         if shape.name in seen:
