@@ -528,6 +528,7 @@ async def running(
 
     `clock` (ms since the epoch) is for those who own time. Raises SettingsInvalid and RulesInvalid at start.
     """
+    operations_address = settings.operations_address
     settings.check_exposure(by_source=settings.is_exposed and _names_credentials(settings.rules))
     if settings.pagerduty_routing_key is None:
         raise SettingsInvalid(
@@ -559,10 +560,10 @@ async def running(
         service = Service(settings, environ, store, pagerduty, clock or redis_clock, journal)
         service.embedded = embedded
 
-        if settings.operations_address is not None:
+        if operations_address is not None:
             # health and metrics are told until the end of the drain
             _, service.operations_url = await _listen(
-                stack, service.operations_routes(), settings.operations_address, "ALERTROUTER_OPERATIONS_LISTEN"
+                stack, service.operations_routes(), operations_address, "ALERTROUTER_OPERATIONS_LISTEN"
             )
         site, service.url = await _listen(stack, service.routes(), settings.address, "ALERTROUTER_LISTEN")
         with suppress(StoreUnavailable):  # before anything is judged; else as soon as Redis answers

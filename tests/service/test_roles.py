@@ -193,6 +193,11 @@ async def test_without_tokens_a_name_that_was_made_to_lead_here_is_not_served(
     async with serving(settings) as client:
         assert (await asked(client, "GET", "/api/v1/history", {"Host": host}))[0] == (200 if served else 403)
         assert (await asked(client, "POST", "/-/reload", {"Host": host}))[0] == (200 if served else 403)
+        page = {"Host": host, "Origin": f"http://{host}"}
+        resolve = alertmanager_body(alertmanager_alert(status="resolved")).decode()
+        assert (await asked(client, "POST", "/webhooks/alertmanager", page, resolve))[0] == (202 if served else 403)
+        # a proxy beside us may pass on the name by which senders know it
+        assert (await asked(client, "POST", "/webhooks/alertmanager", {"Host": host}, resolve))[0] == 202
 
 
 async def test_health_and_metrics_on_a_listener_of_their_own(settings: Settings) -> None:

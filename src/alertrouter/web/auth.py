@@ -136,7 +136,8 @@ class Guard:
         if changes and _is_from_another_site(request.headers):
             return _forbidden("a web page of another site may not do this")
         if who is Access.SENDER:
-            return None
+            is_page = hdrs.ORIGIN in request.headers and not _names_this_machine(request.headers)
+            return _forbidden("a web page may not send alerts") if is_page else None
         if who is None or has_token_in_query(request):
             return unauthorized()
         if self.is_open:
