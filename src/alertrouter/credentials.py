@@ -72,10 +72,10 @@ class SourceCredentials:
         for source, named in _named(self._wanted):
             changed = before.get(named.place, "") != values.get(named.place, "")
             if changed and named.place in before:
-                _log.info("a credential changed", source=source, credential=named.name)
+                _log.info("a credential changed", source=source, id=named.name)
             if named.place in missing and named.place not in self._missing:
-                kept = named.place in values
-                _log.warning("a credential cannot be read", source=source, credential=named.name, old_one_stays=kept)
+                what = "the one before stays in force" if named.place in values else "nobody is admitted by it"
+                _log.warning(f"a credential cannot be read; {what}", source=source, id=named.name)
         self._values, self._missing = MappingProxyType(values), missing
         self.in_force = MappingProxyType({source: _in_force(each, values) for source, each in self._wanted.items()})
         telemetry.CREDENTIALS_MISSING.set(len(missing))

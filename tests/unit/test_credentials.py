@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from multidict import CIMultiDict
+from structlog.testing import capture_logs
 
 from alertrouter import credentials, telemetry
 from alertrouter.credentials import SourceCredentials
@@ -70,7 +71,11 @@ def test_a_file_that_breaks_keeps_what_was_read_before(
         file.mkdir()
     elif broken is not None:
         file.write_bytes(broken if isinstance(broken, bytes) else broken.encode())
-    again(kept, tmp_path)
+    with capture_logs() as lines:
+        again(kept, tmp_path)
+        again(kept, tmp_path)
+    said = {"event": "a credential cannot be read; the one before stays in force", "log_level": "warning"}
+    assert lines == [{**said, "source": SOURCE, "id": "new"}], "once, and never what stands there"
     assert (admitted(kept, "new-token"), admitted(kept, "old-token")) == ("new", "old")
     [warning] = kept.warnings()
     assert f"the credential new of {SOURCE} ({file})" in warning and "stays in force" in warning

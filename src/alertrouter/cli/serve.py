@@ -128,8 +128,9 @@ async def _reload_on(hangup: asyncio.Event, service: Service) -> None:
 
 
 def _greet(service: Service, settings: Settings, stand_in: Sandbox | None) -> None:
-    beside = {"operations_url": service.operations_url} if service.operations_url else {}
-    structlog.get_logger().info("listening", url=service.url, rules=service.rules.ruleset.version, **beside)
+    structlog.get_logger().info("listening", url=service.url, rules=service.rules.ruleset.version)
+    if service.operations_url:
+        structlog.get_logger().info("health and metrics", url=service.operations_url)
     if stand_in is None:
         return
     token = ' -H "X-Alertrouter-Token: $TOKEN"' if settings.webhook_tokens else ""
