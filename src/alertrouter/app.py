@@ -18,7 +18,7 @@ from aiohttp import web
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION, alarm
 from alertrouter.alert import Alert, Severity
-from alertrouter.credentials import SourceCredentials
+from alertrouter.credentials import SourceCredentials, everybody, guard, names_credentials
 from alertrouter.delivery.bounds import Bounds
 from alertrouter.delivery.canary import Canary
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
@@ -42,9 +42,8 @@ from alertrouter.destinations.second_channel import mail, signed_webhook
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
 from alertrouter.history.writing import HistoryFiles, HistoryWriter
 from alertrouter.record import Record
-from alertrouter.rules.build import CONFIG
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
-from alertrouter.rules.load import load_config, load_rules
+from alertrouter.rules.load import load_rules
 from alertrouter.rules.model import Decision, KeyReference, Ruleset
 from alertrouter.rules.revision import git_revision
 from alertrouter.rules.silences import Silence
@@ -57,7 +56,6 @@ from alertrouter.store.embedded import EmbeddedRedis, own_directory
 from alertrouter.store.health import Health
 from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
-from alertrouter.web.auth import CLOSED, OPEN, Credentials, Guard, numbered
 from alertrouter.web.dead_letters import DeadLettersApi
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
@@ -458,7 +456,7 @@ class Service:
             self.accept,
             self.unreadable.keep,
             settings.max_body_bytes,
-            everybody=_everybody(settings),
+            everybody=everybody(settings),
             own=lambda: self.credentials.in_force,
             now=self._time_of_day,
             on_taken=self.senders.taken,
@@ -479,9 +477,7 @@ class Service:
             test=self.page_tests.begin,
             resolve=self.page_tests.resolve,
         )
-        application = web.Application(
-            client_max_size=settings.max_body_bytes, middlewares=[_guard(settings).middleware]
-        )
+        application = web.Application(client_max_size=settings.max_body_bytes, middlewares=[guard(settings).middleware])
         application.add_routes(
             [
                 web.post("/webhooks/{sender}", webhooks.post),
@@ -506,7 +502,7 @@ class Service:
 
     def operations_routes(self) -> web.Application:
         """Health and metrics alone."""
-        application = web.Application(middlewares=[_guard(self._settings).middleware])
+        application = web.Application(middlewares=[guard(self._settings).middleware])
         application.add_routes(_watching(self._operations()))
         return application
 
@@ -529,7 +525,7 @@ async def running(
     `clock` (ms since the epoch) is for those who own time. Raises SettingsInvalid and RulesInvalid at start.
     """
     operations_address = settings.operations_address
-    settings.check_exposure(by_source=settings.is_exposed and _names_credentials(settings.rules))
+    settings.check_exposure(by_source=settings.is_exposed and names_credentials(settings.rules))
     if settings.pagerduty_routing_key is None:
         raise SettingsInvalid(
             "no PagerDuty routing key: set ALERTROUTER_PAGERDUTY_ROUTING_KEY (or ALERTROUTER_PAGERDUTY_ROUTING_KEY_FILE) "
@@ -650,33 +646,6 @@ def _watching(operations: Operations) -> Sequence[web.RouteDef]:
         web.get("/-/ready", operations.ready),
         web.get("/metrics", operations.metrics),
     ]
-
-
-def _names_credentials(rules: Path) -> bool:
-    """Whether some source has credentials of its own. Raises RulesInvalid where alertrouter.yaml is faulty."""
-    sources = load_config(rules / CONFIG).get("sources") or {}
-    return any(source.get("tokens") or source.get("signature") for source in sources.values())
-
-
-def _everybody(settings: Settings) -> Credentials:
-    """What a source must show that has no credentials of its own."""
-    if settings.webhook_tokens:
-        return Credentials(numbered(token.get_secret_value() for token in settings.webhook_tokens))
-    return CLOSED if settings.is_exposed else OPEN
-
-
-def _guard(settings: Settings) -> Guard:
-    """Who may look and who may operate. Senders' tokens are good for that only where there are none for it.
-
-    And beyond loopback they change nothing: who may send alerts for one team is not who may silence them for all.
-    """
-    senders, readers, operators = (
-        numbered(token.get_secret_value() for token in tokens)
-        for tokens in (settings.webhook_tokens, settings.api_read_tokens, settings.api_operate_tokens)
-    )
-    if readers or operators:
-        return Guard(readers, operators)
-    return Guard(senders, () if settings.is_exposed else senders, is_open=not senders and not settings.is_exposed)
 
 
 async def _keep_going(what: str, duty: Duty) -> None:

@@ -1,26 +1,57 @@
-"""The tokens and signing secrets that senders may show at present: named in alertrouter.yaml, read from where they are.
+"""Who may send, look and operate: what the settings say, and what alertrouter.yaml says of single senders.
 
-They are read again every two seconds, so that a rotation needs no restart: the files are small, and a change of the
-link that a Kubernetes secret hangs on is seen like any other. One that cannot be read any more, or is empty, keeps the
-value it had: a half-written file locks nobody out. One that was never there admits nobody.
+The credentials of single senders are read again every two seconds, so that a rotation needs no restart: the files are
+small, and a change of the link that a Kubernetes secret hangs on is seen like any other. One that cannot be read any
+more, or is empty, keeps the value it had: a half-written file locks nobody out. One that was never there admits nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 import structlog
 
 from alertrouter import telemetry
+from alertrouter.rules.build import CONFIG
+from alertrouter.rules.load import load_config
 from alertrouter.rules.model import CredentialReferences, KeyReference, NamedReference
-from alertrouter.web.auth import Credentials, digest_of
+from alertrouter.settings import Settings
+from alertrouter.web.auth import CLOSED, OPEN, Credentials, Guard, digest_of, numbered
 from alertrouter.web.signatures import Secret, Signing
 
 _LOOK_EVERY_S = 2.0
 
 _log = structlog.get_logger()
+
+
+def everybody(settings: Settings) -> Credentials:
+    """What a source must show that has no credentials of its own."""
+    if settings.webhook_tokens:
+        return Credentials(numbered(token.get_secret_value() for token in settings.webhook_tokens))
+    return CLOSED if settings.is_exposed else OPEN
+
+
+def guard(settings: Settings) -> Guard:
+    """Who may look and who may operate. Senders' tokens are good for that only where there are none for it.
+
+    And beyond loopback they change nothing: who may send alerts for one team is not who may silence them for all.
+    """
+    senders, readers, operators = (
+        numbered(token.get_secret_value() for token in tokens)
+        for tokens in (settings.webhook_tokens, settings.api_read_tokens, settings.api_operate_tokens)
+    )
+    if readers or operators:
+        return Guard(readers, operators)
+    return Guard(senders, () if settings.is_exposed else senders, is_open=not senders and not settings.is_exposed)
+
+
+def names_credentials(rules: Path) -> bool:
+    """Whether some source has credentials of its own. Raises RulesInvalid where alertrouter.yaml is faulty."""
+    sources = load_config(rules / CONFIG).get("sources") or {}
+    return any(source.get("tokens") or source.get("signature") for source in sources.values())
 
 
 class SourceCredentials:
