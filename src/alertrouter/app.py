@@ -18,6 +18,7 @@ from aiohttp import web
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION, alarm
 from alertrouter.alert import Alert, Severity
+from alertrouter.credentials import SourceCredentials, everybody, guard, names_credentials
 from alertrouter.delivery.bounds import Bounds
 from alertrouter.delivery.canary import Canary
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
@@ -43,18 +44,18 @@ from alertrouter.history.writing import HistoryFiles, HistoryWriter
 from alertrouter.record import Record
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
-from alertrouter.rules.model import Decision, Ruleset
+from alertrouter.rules.model import Decision, KeyReference, Ruleset
 from alertrouter.rules.revision import git_revision
 from alertrouter.rules.silences import Silence
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
+from alertrouter.sources import PARSERS
 from alertrouter.store.clock import RedisClock
 from alertrouter.store.connect import connect
 from alertrouter.store.embedded import EmbeddedRedis, own_directory
 from alertrouter.store.health import Health
 from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
-from alertrouter.web.auth import Tokens
 from alertrouter.web.dead_letters import DeadLettersApi
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
@@ -97,6 +98,7 @@ class Service:
         reachability = Reachability(pagerduty, clock)
         self._loaded = look(settings.rules)
         self._not_loaded: Sequence[str] = ()
+        self.credentials = SourceCredentials(self._secret)
         self.silences = Silences(
             store, clock, self._silence, known=self._is_known, closest=self.closest, ahead=self._ahead
         )
@@ -149,6 +151,7 @@ class Service:
         )
         self._reloading = asyncio.Lock()
         self.url = ""
+        self.operations_url = ""
         self.embedded: EmbeddedRedis | None = None
         self.health: Health | None = None
         self.draining = False
@@ -253,7 +256,11 @@ class Service:
         telemetry.RULES_QUARANTINED.set(len(ruleset.quarantined))
         for service, errors in ruleset.quarantined.items():
             _log.error("a service's file is faulty and set aside", service=service, errors=errors)
+        self.credentials.put_in_force(ruleset.credentials)
         return _active(replace(ruleset, silences=self.silences.in_force), self._settings, self._environ)
+
+    def _secret(self, place: KeyReference) -> str | None:
+        return read_secret(self._environ, env=place.env, file=place.file)
 
     def _silence(self, silences: tuple[Silence, ...]) -> None:
         """Put these silences in force. What one kept back that was ended before its time is judged again now."""
@@ -399,6 +406,13 @@ class Service:
                 for service, name in self.rules.missing_keys.items()
             ),
             *self._about_clock(),
+            *self.credentials.warnings(),
+            *(
+                f"`sources` in alertrouter.yaml names {source}, but there is no sender {source.partition('/')[0]}: "
+                "its credentials guard nothing; write the sender as in its /webhooks/ address"
+                for source in self.credentials.in_force
+                if source.partition("/")[0] not in PARSERS
+            ),
             *(
                 f"services/{service}.yaml is faulty and set aside ({errors[0]}); mend it, `alertrouter check` lists all"
                 for service, errors in self.rules.ruleset.quarantined.items()
@@ -436,50 +450,39 @@ class Service:
         return []
 
     def routes(self) -> web.Application:
-        """The HTTP application."""
+        """The HTTP application, but for health and metrics where these have a listener of their own."""
         settings = self._settings
-        tokens = Tokens(token.get_secret_value() for token in settings.webhook_tokens)
         webhooks = Webhooks(
             self.accept,
             self.unreadable.keep,
-            tokens,
             settings.max_body_bytes,
+            everybody=everybody(settings),
+            own=lambda: self.credentials.in_force,
+            now=self._time_of_day,
             on_taken=self.senders.taken,
             on_refused=self.senders.refused,
         )
-        operations = Operations(
-            missing=self.missing,
-            warnings=self.warnings,
-            stuck_for=self.worker.stuck_for,
-            backlog=self.backlog,
-            reload=self.reloaded,
-            tokens=tokens,
-        )
+        operations = self._operations()
         api = Api(
             explain=self.explain,
             closest=self.closest,
             history=self.store.history_entries,
             shadow=self.shadow_summary,
-            tokens=tokens,
         )
-        letters = DeadLettersApi(self.dead_letters, lambda: self.letter_keeper.spilled, tokens)
+        letters = DeadLettersApi(self.dead_letters, lambda: self.letter_keeper.spilled)
         on_call = OnCall(
             add=self.silences.add,
             end=self.silences.end,
             listed=self.silences.listed,
             test=self.page_tests.begin,
             resolve=self.page_tests.resolve,
-            tokens=tokens,
         )
-        application = web.Application(client_max_size=settings.max_body_bytes)
+        application = web.Application(client_max_size=settings.max_body_bytes, middlewares=[guard(settings).middleware])
         application.add_routes(
             [
                 web.post("/webhooks/{sender}", webhooks.post),
                 web.post("/webhooks/{sender}/{name}", webhooks.post),
-                web.get("/-/healthy", operations.healthy),
-                web.get("/-/ready", operations.ready),
                 web.post("/-/reload", operations.reload),
-                web.get("/metrics", operations.metrics),
                 web.get("/api/v1/history", api.history),
                 web.get("/api/v1/shadow", api.shadow),
                 web.get("/api/v1/dead-letters", letters.list),
@@ -493,7 +496,24 @@ class Service:
                 web.get(r"/api/v1/alerts/{dedup_key:[\s\S]+}", api.alert),
             ]
         )
+        if not settings.operations_listen:
+            application.add_routes(_watching(operations))
         return application
+
+    def operations_routes(self) -> web.Application:
+        """Health and metrics alone."""
+        application = web.Application(middlewares=[guard(self._settings).middleware])
+        application.add_routes(_watching(self._operations()))
+        return application
+
+    def _operations(self) -> Operations:
+        return Operations(
+            missing=self.missing,
+            warnings=self.warnings,
+            stuck_for=self.worker.stuck_for,
+            backlog=self.backlog,
+            reload=self.reloaded,
+        )
 
 
 @asynccontextmanager
@@ -504,7 +524,8 @@ async def running(
 
     `clock` (ms since the epoch) is for those who own time. Raises SettingsInvalid and RulesInvalid at start.
     """
-    settings.check_exposure()
+    operations_address = settings.operations_address
+    settings.check_exposure(by_source=settings.is_exposed and names_credentials(settings.rules))
     if settings.pagerduty_routing_key is None:
         raise SettingsInvalid(
             "no PagerDuty routing key: set ALERTROUTER_PAGERDUTY_ROUTING_KEY (or ALERTROUTER_PAGERDUTY_ROUTING_KEY_FILE) "
@@ -535,12 +556,12 @@ async def running(
         service = Service(settings, environ, store, pagerduty, clock or redis_clock, journal)
         service.embedded = embedded
 
-        runner = web.AppRunner(
-            service.routes(), access_log=None, auto_decompress=False, shutdown_timeout=_END_REQUESTS_WITHIN_S
-        )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        site, service.url = await _listen(runner, settings)
+        if operations_address is not None:
+            # health and metrics are told until the end of the drain
+            _, service.operations_url = await _listen(
+                stack, service.operations_routes(), operations_address, "ALERTROUTER_OPERATIONS_LISTEN"
+            )
+        site, service.url = await _listen(stack, service.routes(), settings.address, "ALERTROUTER_LISTEN")
         with suppress(StoreUnavailable):  # before anything is judged; else as soon as Redis answers
             await service.silences.refresh()
         working = asyncio.create_task(_keep_going("working", service.worker.run))
@@ -554,6 +575,7 @@ async def running(
             "watching the bounds": service.watch_bounds,
             "watching heartbeats": service.heartbeats.watch,
             "watching senders": service.senders.watch,
+            "watching credentials": service.credentials.watch,
             "sending the canary": service.canary.watch,
         }
         if service.outage is not None:
@@ -599,18 +621,31 @@ async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, Embedd
     return embedded.url, embedded
 
 
-async def _listen(runner: web.AppRunner, settings: Settings) -> tuple[web.TCPSite, str]:
-    host, port = settings.address
+async def _listen(
+    stack: AsyncExitStack, application: web.Application, address: tuple[str, int], variable: str
+) -> tuple[web.TCPSite, str]:
+    """Serve the application until the stack is left. Raises SettingsInvalid, naming the `variable` of the address."""
+    runner = web.AppRunner(application, access_log=None, auto_decompress=False, shutdown_timeout=_END_REQUESTS_WITHIN_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    host, port = address
     site = web.TCPSite(runner, host, port, backlog=1024)
     try:
         await site.start()
     except OSError as error:
-        raise SettingsInvalid(
-            f"cannot listen on {settings.listen}: {error.strerror}; set ALERTROUTER_LISTEN"
-        ) from error
+        raise SettingsInvalid(f"cannot listen on {host}:{port}: {error.strerror}; set {variable}") from error
     bound = runner.addresses[0]
     shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
     return site, f"http://{shown}:{bound[1]}"
+
+
+def _watching(operations: Operations) -> Sequence[web.RouteDef]:
+    """What orchestrators and Prometheus ask for."""
+    return [
+        web.get("/-/healthy", operations.healthy),
+        web.get("/-/ready", operations.ready),
+        web.get("/metrics", operations.metrics),
+    ]
 
 
 async def _keep_going(what: str, duty: Duty) -> None:

@@ -15,6 +15,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 REGISTRY = CollectorRegistry()
 
 WEBHOOKS = Counter("alertrouter_webhooks_total", "Webhook requests answered.", ["source", "status"], registry=REGISTRY)
+WEBHOOK_CREDENTIALS = Counter(
+    "alertrouter_webhook_credentials_total",
+    "Webhooks admitted, by the name of the token or signing secret they showed: one that no longer grows can go.",
+    ["source", "token"],
+    registry=REGISTRY,
+)
+CREDENTIALS_MISSING = Gauge(
+    "alertrouter_webhook_credentials_missing",
+    "Tokens and signing secrets of alertrouter.yaml that cannot be read; what was read before stays in force.",
+    registry=REGISTRY,
+)
 ALERTS_RECEIVED = Counter(
     "alertrouter_alerts_received_total",
     "Alerts received, by what they were: news (new, episode, severity, status, refresh, again), duplicate, stale, "

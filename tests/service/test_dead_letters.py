@@ -549,7 +549,7 @@ async def test_without_its_token_nothing_is_shown_or_done(settings: Settings) ->
         assert (await client.post(API, b'{"action":"drop","letters":["0"]}'))[0] == 401
         listen = client.service.url.removeprefix("http://")
         code, _, errors = await run("dead-letters", "list", ALERTROUTER_LISTEN=listen)
-        assert code == 1 and "set ALERTROUTER_WEBHOOK_TOKENS" in errors
+        assert code == 1 and "set ALERTROUTER_API_OPERATE_TOKENS" in errors
 
 
 async def test_what_a_sender_wrote_cannot_move_the_cursor(client: Client, sandbox: Sandbox) -> None:

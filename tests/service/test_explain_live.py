@@ -366,7 +366,8 @@ async def test_the_token_is_the_services_own(settings: Settings) -> None:
         code, output, errors = await run(*words)
         assert (code, output) == (1, "")
         assert errors == (
-            f"alertrouter: {client.service.url} answered 401: set ALERTROUTER_WEBHOOK_TOKENS to a token that it takes\n"
+            f"alertrouter: {client.service.url} answered 401: set ALERTROUTER_API_OPERATE_TOKENS, or where it has none "
+            "ALERTROUTER_WEBHOOK_TOKENS, to a token that it takes\n"
         )
         code, output, errors = await run(*words, ALERTROUTER_WEBHOOK_TOKENS="s3cret")
         assert (code, errors) == (0, "")

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
 from alertrouter.history.entries import Ended, Filter
@@ -227,18 +226,37 @@ def test_a_filter_takes_named_senders_with_their_sender() -> None:
     assert Filter(since=5, until=6).takes(entry) and not Filter(until=5).takes(entry)
 
 
-async def test_a_token_follows_no_redirect() -> None:
+async def test_a_token_goes_nowhere_else() -> None:
     seen: list[str] = []
 
-    async def answer(request: web.Request) -> web.Response:
+    async def elsewhere(request: web.Request) -> web.Response:
         seen.append(request.path)
-        return web.Response(status=307, headers={"Location": "/elsewhere"})
+        if request.path == "/api/v1/history":
+            raise web.HTTPFound(f"http://localhost:{runner.addresses[0][1]}/elsewhere")
+        return web.json_response([])
 
     application = web.Application()
-    application.router.add_get("/{path:.*}", answer)
-    async with TestServer(application) as server:
-        code, _, errors = await run(
-            "history", ALERTROUTER_LISTEN=f"127.0.0.1:{server.port}", ALERTROUTER_WEBHOOK_TOKENS="s3cret"
-        )
-    assert (code, seen) == (1, ["/api/v1/history"])
-    assert "answered 307" in errors
+    application.router.add_get("/{path:.*}", elsewhere)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    code, _, errors = await run("history", "--url", url, ALERTROUTER_API_READ_TOKENS="s3cret")
+    await runner.cleanup()
+    assert code == 1 and "302" in errors
+    assert seen == ["/api/v1/history"]
+
+
+async def test_the_commands_show_the_apis_token_before_a_senders(settings: Settings) -> None:
+    tokens = {"webhook_tokens": "sends", "api_read_tokens": "looks", "api_operate_tokens": "operates"}
+    closed = settings.model_copy(update={name: (SecretStr(token),) for name, token in tokens.items()})
+    async with serving(closed) as client:
+        words = ("history", "--url", client.service.url)
+        environ = {f"ALERTROUTER_{name.upper()}": token for name, token in tokens.items()}
+        assert await run(*words, **environ) == (1, "", "nothing found\n")
+        del environ["ALERTROUTER_API_OPERATE_TOKENS"]
+        assert await run(*words, **environ) == (1, "", "nothing found\n")
+        code, _, errors = await run(*words, ALERTROUTER_WEBHOOK_TOKENS="sends")
+        assert code == 1 and "401" in errors
+        code, _, errors = await run("silence", "end", "x", "--url", client.service.url, **environ)
+        assert code == 1 and "this token may look, not change" in errors

@@ -17,7 +17,7 @@ import aiohttp
 import click
 from yarl import URL
 
-from alertrouter.cli.history import Moment, progress_bar, reason_in, service_url, token_header
+from alertrouter.cli.history import Moment, progress_bar, reason_in, service_url, token_header, unauthorized
 from alertrouter.delivery.explained_text import escaped
 from alertrouter.errors import SettingsInvalid
 from alertrouter.letter import TEXT_FILTERS, Standing, number_of
@@ -55,7 +55,7 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 _common = _options(
     click.option(
         "--url",
-        help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_WEBHOOK_TOKENS.",
+        help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_API_OPERATE_TOKENS, or ALERTROUTER_WEBHOOK_TOKENS.",
     ),
     click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True),
 )
@@ -286,7 +286,7 @@ async def _ask(
         said = " ".join(str(error).split()) or f"no answer within {_REQUEST_S:g} s"
         _give_up(f"{service.url} cannot be asked: {said}; is `alertrouter serve` running there? Else say where: --url")
     if status == 401:
-        _give_up(f"{service.url} answered 401: set ALERTROUTER_WEBHOOK_TOKENS to a token that it takes")
+        _give_up(unauthorized(service.url))
     if status != 200:
         _give_up(f"{service.url} answered {status}: {reason_in(answer)}")
     try:

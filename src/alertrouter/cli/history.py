@@ -92,7 +92,7 @@ class Moment(click.ParamType[int]):
 )
 @click.option(
     "--url",
-    help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_WEBHOOK_TOKENS.",
+    help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_API_OPERATE_TOKENS, or ALERTROUTER_WEBHOOK_TOKENS.",
 )
 @click.option("-o", "--output", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
 @click.pass_context
@@ -163,8 +163,16 @@ def service_url(settings: Settings) -> str:
 
 def token_header(settings: Settings) -> dict[str, str]:
     """What a service with these settings wants to see; nothing where it is open to all."""
-    tokens = settings.webhook_tokens
+    tokens = settings.api_operate_tokens or settings.api_read_tokens or settings.webhook_tokens
     return {"X-Alertrouter-Token": tokens[0].get_secret_value()} if tokens else {}
+
+
+def unauthorized(url: str) -> str:
+    """What to say of a 401."""
+    return (
+        f"{url} answered 401: set ALERTROUTER_API_OPERATE_TOKENS, or where it has none "
+        "ALERTROUTER_WEBHOOK_TOKENS, to a token that it takes"
+    )
 
 
 def _from_files(

@@ -129,6 +129,8 @@ async def _reload_on(hangup: asyncio.Event, service: Service) -> None:
 
 def _greet(service: Service, settings: Settings, stand_in: Sandbox | None) -> None:
     structlog.get_logger().info("listening", url=service.url, rules=service.rules.ruleset.version)
+    if service.operations_url:
+        structlog.get_logger().info("health and metrics", url=service.operations_url)
     if stand_in is None:
         return
     token = ' -H "X-Alertrouter-Token: $TOKEN"' if settings.webhook_tokens else ""

@@ -110,6 +110,36 @@ class KeyReference:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedReference:
+    """A sender's token or signing secret: the name by which it is counted, and where it is found."""
+
+    name: str
+    place: KeyReference
+
+
+@dataclass(frozen=True, slots=True)
+class SigningReferences:
+    """By which scheme a sender signs, with which secrets; headers of its own, "" for the scheme's."""
+
+    scheme: str
+    secrets: tuple[NamedReference, ...]
+    header: str = ""
+    timestamp_header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialReferences:
+    """What a source must show: one of the tokens, a signature, or, where both are named, both. None asks for nothing.
+
+    header: carries the token, beside the usual ones; "" for none.
+    """
+
+    tokens: tuple[NamedReference, ...] | None = None
+    header: str = ""
+    signing: SigningReferences | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Automation:
     """What is to be run for an alert: a web address that is posted to, or a job of the runner.
 
@@ -265,6 +295,7 @@ class Ruleset:
     quarantined:    services whose file is faulty, with its problems as file:line:col. What they had before stays in
                     force; one of which no good version is known has no orchestration.
     silences:       what people on call keep back at present, in the order in which they are asked; of no file.
+    credentials:    of the sources that have their own.
     """
 
     services: Mapping[str, Service]
@@ -275,3 +306,4 @@ class Ruleset:
     quarantined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     silences: tuple[Silence, ...] = ()
     heartbeats: tuple[Heartbeat, ...] = ()
+    credentials: Mapping[str, CredentialReferences] = field(default_factory=dict)

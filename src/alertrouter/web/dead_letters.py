@@ -13,7 +13,7 @@ from aiohttp import web
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.letter import Filter, Found, filter_of, name_of, number_of
 from alertrouter.web.api import CURSOR
-from alertrouter.web.auth import Tokens, unauthorized
+from alertrouter.web.auth import Access, access
 from alertrouter.web.body import read_body
 
 _LETTERS = 100
@@ -48,11 +48,11 @@ class DeadLettersApi:
     spilled:  the newest file of letters that were too many for Redis; "" for none.
     """
 
-    def __init__(self, desk: _Desk, spilled: Callable[[], str], tokens: Tokens) -> None:
+    def __init__(self, desk: _Desk, spilled: Callable[[], str]) -> None:
         self._desk = desk
         self._spilled = spilled
-        self._tokens = tokens
 
+    @access(Access.READ)
     async def list(self, request: web.Request) -> web.Response:
         """Dead letters, the newest first, a page at a time.
 
@@ -72,6 +72,7 @@ class DeadLettersApi:
             headers[SPILLED] = quote(file)
         return web.json_response([each.as_json(whole=False) for each in found], headers=headers)
 
+    @access(Access.READ)
     async def show(self, request: web.Request) -> web.Response:
         """One dead letter by its name, with what was refused."""
         return await self._answer(request, self._show)
@@ -82,6 +83,7 @@ class DeadLettersApi:
             return web.json_response({"error": "no such dead letter"}, status=404)
         return web.json_response(found.as_json(whole=True))
 
+    @access(Access.OPERATE)
     async def post(self, request: web.Request) -> web.Response:
         """Redrive or drop letters: {"action": "redrive", "letters": ["mjq1z8k0"], "force": false}.
 
@@ -90,8 +92,6 @@ class DeadLettersApi:
         return await self._answer(request, self._post)
 
     async def _post(self, request: web.Request) -> web.Response:
-        if request.content_type != "application/json":  # which no web page can send without asking first
-            return web.json_response({"error": "send it as Content-Type: application/json"}, status=415)
         try:
             asked = msgspec.json.decode(await read_body(request, _MOST_BYTES), type=_Asked)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
@@ -108,8 +108,6 @@ class DeadLettersApi:
     async def _answer(
         self, request: web.Request, answer: Callable[[web.Request], Awaitable[web.Response]]
     ) -> web.Response:
-        if not self._tokens.admit(request.headers):
-            return unauthorized()
         try:
             return await answer(request)
         except ValueError as wrong:

@@ -21,8 +21,9 @@ from alertrouter import telemetry
 from alertrouter.alert import Alert
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.sources import PARSERS, ParsedPayload
-from alertrouter.web.auth import Tokens, unauthorized
-from alertrouter.web.body import read_body
+from alertrouter.web.auth import Access, Credentials, access, has_token_in_query, token_shown, unauthorized
+from alertrouter.web.body import read_body, read_raw
+from alertrouter.web.signatures import is_signed, signer
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 #: More reasons would only repeat themselves in the sender's log.
@@ -31,6 +32,7 @@ _MOST_SKIPPED_SHOWN = 20
 # finding a metric by its labels costs as much as all the rest of counting; the labels come from closed sets
 _received = cache(telemetry.ALERTS_RECEIVED.labels)
 _answers = cache(telemetry.WEBHOOKS.labels)
+_credentials = cache(telemetry.WEBHOOK_CREDENTIALS.labels)
 
 Accept = Callable[[Sequence[Alert]], Awaitable[Sequence[StrEnum]]]
 #: Sender, body, its Content-Type, the status it is answered with, why.
@@ -50,9 +52,12 @@ def _nobody(sender: str, words: str = "", *, known: bool = False) -> None:
 class Webhooks:
     """The webhook endpoint.
 
-    accept:  stores alerts and returns what each was.
-    keep:    keeps a body that was not understood, whole or in part.
+    accept:    stores alerts and returns what each was.
+    keep:      keeps a body that was not understood, whole or in part.
     Both raise StoreUnavailable: then the sender is to try again.
+    everybody: what a source must show that has no credentials of its own.
+    own:       the credentials of those that have, by `sender` or `sender/name`.
+    now:       ms since the epoch.
     `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx.
     """
 
@@ -60,9 +65,11 @@ class Webhooks:
         self,
         accept: Accept,
         keep: Keep,
-        tokens: Tokens,
         max_body_bytes: int,
         *,
+        everybody: Credentials,
+        own: Callable[[], Mapping[str, Credentials]],
+        now: Callable[[], int],
         on_taken: Callable[[str], None] = _nobody,
         on_refused: OnRefused = _nobody,
     ) -> None:
@@ -70,19 +77,19 @@ class Webhooks:
         self._keep = keep
         self._on_taken = on_taken
         self._on_refused = on_refused
-        self._tokens = tokens
+        self._everybody = everybody
+        self._own = own
+        self._now = now
         self._max_body_bytes = max_body_bytes
         self._log = structlog.get_logger()
 
+    @access(Access.SENDER)
     async def post(self, request: web.Request) -> web.Response:
         """Answer one webhook."""
         sender = request.match_info["sender"]
         name = request.match_info.get("name", "")
-        if not self._tokens.admit(request.headers):
-            if sender in PARSERS and (not name or _NAME.fullmatch(name)):
-                source = f"{sender}/{name}" if name else sender
-                self._on_refused(source, "401: missing or wrong token", known=not name)
-            return self._answered(sender, unauthorized())
+        if refusal := await self._refusal_of(request, sender, name):
+            return self._answered(sender, refusal)
         parse = PARSERS.get(sender)
         if parse is None:
             return _refusal(404, f"unknown sender; one of: {', '.join(sorted(PARSERS))}")
@@ -122,6 +129,41 @@ class Webhooks:
             _received(sender, word).inc(count)
         answer = {"status": "accepted", "alerts": len(outcomes), "outcomes": counts, **_skipped(payload)}
         return self._answered(sender, _answer(202, answer))
+
+    async def _refusal_of(self, request: web.Request, sender: str, name: str) -> web.Response | None:
+        """What somebody is answered who may not send as this source; None for who may. Counts by what was shown.
+
+        Who shows nothing is told so before the body is read; only a signature needs the body.
+        """
+        source = f"{sender}/{name}" if name else sender
+        own = self._own().get(source)
+        try:
+            shown = await self._shown(request, own or self._everybody)
+        except BadPayload as error:
+            return _refusal(error.status, error.reason)
+        if shown is None:
+            if sender in PARSERS and (not name or _NAME.fullmatch(name)):
+                self._on_refused(source, "401: missing or wrong token", known=own is not None or not name)
+            return unauthorized()
+        of = source if own else sender if sender in PARSERS else "other"
+        for credential in shown:
+            _credentials(of, credential).inc()
+        return None
+
+    async def _shown(self, request: web.Request, asked: Credentials) -> Sequence[str] | None:
+        """The names of what a caller shows, where it is all that is asked for; else None. Raises BadPayload, 413."""
+        names: list[str | None] = []
+        if has_token_in_query(request):
+            return None
+        if asked.tokens is not None:
+            names.append(token_shown(request.headers, asked.tokens, asked.header))
+        if asked.signing is not None and None not in names:
+            if not is_signed(asked.signing, request.headers):
+                return None
+            body = await read_raw(request, self._max_body_bytes)
+            names.append(signer(asked.signing, request.headers, body, self._now()))
+        found = [name for name in names if name is not None]
+        return found if len(found) == len(names) else None
 
     def _report(self, source: str, sender: str, payload: ParsedPayload) -> None:
         """Count and log what will not become an alert: nothing is left out in silence."""
