@@ -55,6 +55,7 @@ from alertrouter.store.health import Health
 from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
 from alertrouter.web.auth import Tokens
+from alertrouter.web.connections import Listener, check_parser, within_open_files
 from alertrouter.web.dead_letters import DeadLettersApi
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
@@ -505,6 +506,7 @@ async def running(
     `clock` (ms since the epoch) is for those who own time. Raises SettingsInvalid and RulesInvalid at start.
     """
     settings.check_exposure()
+    check_parser()
     if settings.pagerduty_routing_key is None:
         raise SettingsInvalid(
             "no PagerDuty routing key: set ALERTROUTER_PAGERDUTY_ROUTING_KEY (or ALERTROUTER_PAGERDUTY_ROUTING_KEY_FILE) "
@@ -535,9 +537,8 @@ async def running(
         service = Service(settings, environ, store, pagerduty, clock or redis_clock, journal)
         service.embedded = embedded
 
-        runner = web.AppRunner(
-            service.routes(), access_log=None, auto_decompress=False, shutdown_timeout=_END_REQUESTS_WITHIN_S
-        )
+        limits = within_open_files(settings.limits, settings.max_in_flight)
+        runner = Listener(service.routes(), limits, shutdown_timeout=_END_REQUESTS_WITHIN_S)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site, service.url = await _listen(runner, settings)
@@ -554,6 +555,7 @@ async def running(
             "watching the bounds": service.watch_bounds,
             "watching heartbeats": service.heartbeats.watch,
             "watching senders": service.senders.watch,
+            "watching connections": runner.connections.watch,
             "sending the canary": service.canary.watch,
         }
         if service.outage is not None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from alertrouter.errors import SettingsInvalid
+from alertrouter.limits import LIMITS, Limits
 from alertrouter.loopback import is_loopback
 
 PREFIX = "ALERTROUTER_"
@@ -56,7 +57,13 @@ class Settings(BaseModel):
     webhook_tokens: tuple[SecretStr, ...] = ()
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    max_body_bytes: int = Field(default=LIMITS.body_bytes, ge=1024)
+    max_connections: int = Field(default=LIMITS.connections, ge=8)
+    max_connections_per_address: int = Field(default=LIMITS.connections_per_address, ge=1)
+    header_timeout: int = Field(default=int(LIMITS.head_s * 1000), ge=1000)
+    body_timeout: int = Field(default=int(LIMITS.body_s * 1000), ge=1000)
+    keepalive_timeout: int = Field(default=int(LIMITS.idle_s * 1000), ge=1000)
+    answer_timeout: int = Field(default=int(LIMITS.answer_s * 1000), ge=1000)
     max_in_flight: int = Field(default=64, ge=1, le=1024)
     max_pending: int = Field(default=200_000, ge=1000)
     dedup_mode: Literal["rolling", "fixed"] = "rolling"
@@ -101,6 +108,10 @@ class Settings(BaseModel):
         "retention",
         "second_channel_after",
         "flapping_within",
+        "header_timeout",
+        "body_timeout",
+        "keepalive_timeout",
+        "answer_timeout",
         mode="before",
     )
     @classmethod
@@ -130,6 +141,19 @@ class Settings(BaseModel):
         if not colon or not port.isdecimal() or int(port) > 65535:
             raise SettingsInvalid(f"{PREFIX}LISTEN is {self.listen!r}: write host:port, such as 127.0.0.1:9087")
         return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what an empty host means
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds on what comes in."""
+        return Limits(
+            body_bytes=self.max_body_bytes,
+            connections=self.max_connections,
+            connections_per_address=self.max_connections_per_address,
+            head_s=self.header_timeout / 1000,
+            body_s=self.body_timeout / 1000,
+            idle_s=self.keepalive_timeout / 1000,
+            answer_s=self.answer_timeout / 1000,
+        )
 
     def check_exposure(self) -> None:
         """Refuse to listen beyond loopback without tokens: who can post a resolve can silence a page."""
