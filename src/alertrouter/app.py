@@ -447,6 +447,7 @@ class Service:
             settings.max_body_bytes,
             on_taken=self.senders.taken,
             on_refused=self.senders.refused,
+            on_oversized=self.unreadable.oversized,
         )
         operations = Operations(
             missing=self.missing,
