@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from yarl import URL
 
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION, alarm
@@ -36,6 +37,7 @@ from alertrouter.delivery.shadow import Shadow
 from alertrouter.delivery.silence import AutoResolve
 from alertrouter.delivery.silencing import Silences
 from alertrouter.delivery.worker import Worker
+from alertrouter.destinations.outgoing import Outgoing, outgoing
 from alertrouter.destinations.pagerduty import FALLBACK, PagerDutyClient
 from alertrouter.destinations.second_channel import mail, signed_webhook
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
@@ -128,6 +130,9 @@ class Service:
             store, lambda: self.rules, clock, wake, fail_open=settings.fail_open, ahead=self._ahead
         )
         self.senders = Senders(store, clock, wake)
+        self._allowed = _allowed(settings)
+        self._called = [(self._allowed, URL(settings.pagerduty_events_url))]
+        self._blocked: Sequence[str] = ()
         self.canary = Canary(store, direct, clock, wake)
         self.outage = self._second_channel(settings, reachability)
         self.intake = Intake(
@@ -283,15 +288,22 @@ class Service:
         smtp_url = settings.second_channel_smtp_url
         if url is None and smtp_url is None:
             return None
+        webhook = server = None
+        if url is not None:
+            secret_text = secret.get_secret_value() if secret else ""
+            webhook = signed_webhook(url.get_secret_value(), secret_text, self._allowed)
+            self._called.append((webhook.allowed, URL(webhook.url)))
+        if smtp_url is not None:
+            sender, recipients = settings.second_channel_mail_from, settings.second_channel_mail_to
+            server = mail(smtp_url.get_secret_value(), sender, recipients, self._allowed)
+            self._called.append((server.allowed, server.url))
         return Outage(
             self.store,
             reachability,
             lambda: self.rules,
             self._clock,
-            signed_webhook(url.get_secret_value(), secret.get_secret_value() if secret else "") if url else None,
-            mail(smtp_url.get_secret_value(), settings.second_channel_mail_from, settings.second_channel_mail_to)
-            if smtp_url
-            else None,
+            webhook,
+            server,
             after_ms=settings.second_channel_after,
             instance=settings.instance,
             ahead=self._ahead,
@@ -358,6 +370,13 @@ class Service:
                 await self.store.sweep(self._clock())
             await asyncio.sleep(_TRIM_HISTORY_EVERY_S)
 
+    async def look_at_outgoing(self) -> None:
+        """See whether what is to be called may be. What a name says may change: each call looks again."""
+        found = [await allowed.blocked(url) for allowed, url in self._called]
+        self._blocked = [f"what is set to be called cannot be: {why}" for why in found if why]
+        for why in self._blocked:
+            _log.error(why)
+
     def warnings(self) -> Sequence[str]:
         """What is wrong though alerts are accepted, and what to do."""
         return [
@@ -368,6 +387,7 @@ class Service:
             *(self.health.warnings if self.health is not None else ()),
             *self.heartbeats.warnings(),
             *self.senders.warnings(),
+            *self._blocked,
             *(self.outage.warnings() if self.outage is not None else ()),
             *(
                 [
@@ -531,7 +551,8 @@ async def running(
         redis_clock = RedisClock()
         with suppress(StoreUnavailable):  # said by /-/ready; it may come later
             await redis_clock.keep(store)
-        pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight)
+        allowed = _allowed(settings)
+        pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight, allowed=allowed)
         stack.push_async_callback(pagerduty.close)
         journal = Journal(settings.data_dir / "journal", store.owner)
         stack.callback(journal.close)
@@ -557,6 +578,7 @@ async def running(
             "watching heartbeats": service.heartbeats.watch,
             "watching senders": service.senders.watch,
             "watching connections": runner.connections.watch,
+            "looking at what is called": service.look_at_outgoing,
             "sending the canary": service.canary.watch,
         }
         if service.outage is not None:
@@ -583,6 +605,11 @@ async def running(
             for chore in chores:
                 chore.cancel()
             await asyncio.wait(chores, timeout=_END_CHORES_WITHIN_S)
+
+
+def _allowed(settings: Settings) -> Outgoing:
+    proxy = settings.outgoing_proxy
+    return outgoing(settings.outgoing_hosts, proxy.get_secret_value() if proxy else None)
 
 
 async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, EmbeddedRedis | None]:

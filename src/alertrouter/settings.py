@@ -30,6 +30,7 @@ _SECRETS = frozenset(
         "pagerduty_routing_key",
         "pagerduty_fallback_routing_key",
         "pagerduty_self_routing_key",
+        "outgoing_proxy",
         "second_channel_smtp_url",
         "second_channel_webhook_secret",
         "second_channel_webhook_url",
@@ -54,6 +55,8 @@ class Settings(BaseModel):
     pagerduty_fallback_routing_key: SecretStr | None = None
     pagerduty_self_routing_key: SecretStr | None = None
     pagerduty_calls_per_minute: int = Field(default=110, ge=0)
+    outgoing_hosts: tuple[str, ...] = ()
+    outgoing_proxy: SecretStr | None = None
     webhook_tokens: tuple[SecretStr, ...] = ()
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -96,7 +99,7 @@ class Settings(BaseModel):
             raise ValueError("a routing key is 32 letters and digits")
         return value
 
-    @field_validator("webhook_tokens", "second_channel_mail_to", mode="before")
+    @field_validator("webhook_tokens", "outgoing_hosts", "second_channel_mail_to", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
