@@ -24,7 +24,7 @@ from tests.waiting import until
 
 PATH = "/webhooks/alertmanager"
 HEAD = b"POST /webhooks/alertmanager HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-SHORT = {"header_timeout": 1000, "body_timeout": 1000, "answer_timeout": 1000}
+SHORT = {"header_timeout": 2000, "body_timeout": 2000, "answer_timeout": 2000}
 #: The time-out, a second until somebody looks, and room for a busy machine.
 SOON_S = 6.0
 
@@ -56,7 +56,7 @@ async def ended(reader: asyncio.StreamReader, within_s: float = SOON_S) -> bytes
 
 @pytest.fixture
 async def hasty(settings: Settings) -> AsyncIterator[Client]:
-    """A service that waits a second for everything."""
+    """A service that waits two seconds for everything."""
     async with serving(settings.model_copy(update=SHORT)) as client:
         yield client
 
@@ -286,7 +286,7 @@ async def test_without_the_compiled_parser_it_does_not_start(tmp_path: Path) -> 
 
 
 def test_the_limits_are_the_ones_that_are_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "network.md").read_text()
     limits = Limits()
     for shown in (
         f"{limits.body_bytes // 1024 // 1024} MiB",
