@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from yarl import URL
 
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION, alarm
@@ -37,10 +38,12 @@ from alertrouter.delivery.shadow import Shadow
 from alertrouter.delivery.silence import AutoResolve
 from alertrouter.delivery.silencing import Silences
 from alertrouter.delivery.worker import Worker
+from alertrouter.destinations.outgoing import Outgoing, outgoing
 from alertrouter.destinations.pagerduty import FALLBACK, PagerDutyClient
 from alertrouter.destinations.second_channel import mail, signed_webhook
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
 from alertrouter.history.writing import HistoryFiles, HistoryWriter
+from alertrouter.limits import Limits
 from alertrouter.record import Record
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
@@ -56,6 +59,7 @@ from alertrouter.store.embedded import EmbeddedRedis, own_directory
 from alertrouter.store.health import Health
 from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
+from alertrouter.web.connections import Listener, check_parser, within_open_files
 from alertrouter.web.dead_letters import DeadLettersApi
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
@@ -129,6 +133,9 @@ class Service:
             store, lambda: self.rules, clock, wake, fail_open=settings.fail_open, ahead=self._ahead
         )
         self.senders = Senders(store, clock, wake)
+        self._allowed = _allowed(settings)
+        self._called = [(self._allowed, URL(settings.pagerduty_events_url))]
+        self._blocked: Sequence[str] = ()
         self.canary = Canary(store, direct, clock, wake)
         self.outage = self._second_channel(settings, reachability)
         self.intake = Intake(
@@ -289,15 +296,22 @@ class Service:
         smtp_url = settings.second_channel_smtp_url
         if url is None and smtp_url is None:
             return None
+        webhook = server = None
+        if url is not None:
+            secret_text = secret.get_secret_value() if secret else ""
+            webhook = signed_webhook(url.get_secret_value(), secret_text, self._allowed)
+            self._called.append((webhook.allowed, URL(webhook.url)))
+        if smtp_url is not None:
+            sender, recipients = settings.second_channel_mail_from, settings.second_channel_mail_to
+            server = mail(smtp_url.get_secret_value(), sender, recipients, self._allowed)
+            self._called.append((server.allowed, server.url))
         return Outage(
             self.store,
             reachability,
             lambda: self.rules,
             self._clock,
-            signed_webhook(url.get_secret_value(), secret.get_secret_value() if secret else "") if url else None,
-            mail(smtp_url.get_secret_value(), settings.second_channel_mail_from, settings.second_channel_mail_to)
-            if smtp_url
-            else None,
+            webhook,
+            server,
             after_ms=settings.second_channel_after,
             instance=settings.instance,
             ahead=self._ahead,
@@ -364,6 +378,13 @@ class Service:
                 await self.store.sweep(self._clock())
             await asyncio.sleep(_TRIM_HISTORY_EVERY_S)
 
+    async def look_at_outgoing(self) -> None:
+        """See whether what is to be called may be. What a name says may change: each call looks again."""
+        found = [await allowed.blocked(url) for allowed, url in self._called]
+        self._blocked = [f"what is set to be called cannot be: {why}" for why in found if why]
+        for why in self._blocked:
+            _log.error(why)
+
     def warnings(self) -> Sequence[str]:
         """What is wrong though alerts are accepted, and what to do."""
         return [
@@ -374,6 +395,7 @@ class Service:
             *(self.health.warnings if self.health is not None else ()),
             *self.heartbeats.warnings(),
             *self.senders.warnings(),
+            *self._blocked,
             *(self.outage.warnings() if self.outage is not None else ()),
             *(
                 [
@@ -461,6 +483,7 @@ class Service:
             now=self._time_of_day,
             on_taken=self.senders.taken,
             on_refused=self.senders.refused,
+            on_oversized=self.unreadable.oversized,
         )
         operations = self._operations()
         api = Api(
@@ -526,6 +549,7 @@ async def running(
     """
     operations_address = settings.operations_address
     settings.check_exposure(by_source=settings.is_exposed and names_credentials(settings.rules))
+    check_parser()
     if settings.pagerduty_routing_key is None:
         raise SettingsInvalid(
             "no PagerDuty routing key: set ALERTROUTER_PAGERDUTY_ROUTING_KEY (or ALERTROUTER_PAGERDUTY_ROUTING_KEY_FILE) "
@@ -549,19 +573,26 @@ async def running(
         redis_clock = RedisClock()
         with suppress(StoreUnavailable):  # said by /-/ready; it may come later
             await redis_clock.keep(store)
-        pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight)
+        allowed = _allowed(settings)
+        pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight, allowed=allowed)
         stack.push_async_callback(pagerduty.close)
         journal = Journal(settings.data_dir / "journal", store.owner)
         stack.callback(journal.close)
         service = Service(settings, environ, store, pagerduty, clock or redis_clock, journal)
         service.embedded = embedded
 
+        limits = within_open_files(settings.limits, settings.max_in_flight)
+        listeners = []
         if operations_address is not None:
             # health and metrics are told until the end of the drain
-            _, service.operations_url = await _listen(
-                stack, service.operations_routes(), operations_address, "ALERTROUTER_OPERATIONS_LISTEN"
+            listener, _, service.operations_url = await _listen(
+                stack, service.operations_routes(), limits, operations_address, "ALERTROUTER_OPERATIONS_LISTEN"
             )
-        site, service.url = await _listen(stack, service.routes(), settings.address, "ALERTROUTER_LISTEN")
+            listeners.append(listener)
+        listener, site, service.url = await _listen(
+            stack, service.routes(), limits, settings.address, "ALERTROUTER_LISTEN"
+        )
+        listeners.append(listener)
         with suppress(StoreUnavailable):  # before anything is judged; else as soon as Redis answers
             await service.silences.refresh()
         working = asyncio.create_task(_keep_going("working", service.worker.run))
@@ -576,6 +607,8 @@ async def running(
             "watching heartbeats": service.heartbeats.watch,
             "watching senders": service.senders.watch,
             "watching credentials": service.credentials.watch,
+            **{f"watching connections {n}": each.connections.watch for n, each in enumerate(listeners)},
+            "looking at what is called": service.look_at_outgoing,
             "sending the canary": service.canary.watch,
         }
         if service.outage is not None:
@@ -604,6 +637,11 @@ async def running(
             await asyncio.wait(chores, timeout=_END_CHORES_WITHIN_S)
 
 
+def _allowed(settings: Settings) -> Outgoing:
+    proxy = settings.outgoing_proxy
+    return outgoing(settings.outgoing_hosts, proxy.get_secret_value() if proxy else None)
+
+
 async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, EmbeddedRedis | None]:
     """Address of the Redis to use, and the embedded one if it is ours."""
     if settings.redis_url is not None:
@@ -622,21 +660,21 @@ async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, Embedd
 
 
 async def _listen(
-    stack: AsyncExitStack, application: web.Application, address: tuple[str, int], variable: str
-) -> tuple[web.TCPSite, str]:
+    stack: AsyncExitStack, application: web.Application, limits: Limits, address: tuple[str, int], variable: str
+) -> tuple[Listener, web.TCPSite, str]:
     """Serve the application until the stack is left. Raises SettingsInvalid, naming the `variable` of the address."""
-    runner = web.AppRunner(application, access_log=None, auto_decompress=False, shutdown_timeout=_END_REQUESTS_WITHIN_S)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
+    listener = Listener(application, limits, shutdown_timeout=_END_REQUESTS_WITHIN_S)
+    await listener.setup()
+    stack.push_async_callback(listener.cleanup)
     host, port = address
-    site = web.TCPSite(runner, host, port, backlog=1024)
+    site = web.TCPSite(listener, host, port, backlog=1024)
     try:
         await site.start()
     except OSError as error:
         raise SettingsInvalid(f"cannot listen on {host}:{port}: {error.strerror}; set {variable}") from error
-    bound = runner.addresses[0]
+    bound = listener.addresses[0]
     shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-    return site, f"http://{shown}:{bound[1]}"
+    return listener, site, f"http://{shown}:{bound[1]}"
 
 
 def _watching(operations: Operations) -> Sequence[web.RouteDef]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from alertrouter.errors import SettingsInvalid
+from alertrouter.limits import LIMITS, Limits
 from alertrouter.loopback import is_loopback
 
 PREFIX = "ALERTROUTER_"
@@ -31,6 +32,7 @@ _SECRETS = frozenset(
         "pagerduty_routing_key",
         "pagerduty_fallback_routing_key",
         "pagerduty_self_routing_key",
+        "outgoing_proxy",
         "second_channel_smtp_url",
         "second_channel_webhook_secret",
         "second_channel_webhook_url",
@@ -57,12 +59,20 @@ class Settings(BaseModel):
     pagerduty_fallback_routing_key: SecretStr | None = None
     pagerduty_self_routing_key: SecretStr | None = None
     pagerduty_calls_per_minute: int = Field(default=110, ge=0)
+    outgoing_hosts: tuple[str, ...] = ()
+    outgoing_proxy: SecretStr | None = None
     webhook_tokens: tuple[SecretStr, ...] = ()
     api_read_tokens: tuple[SecretStr, ...] = ()
     api_operate_tokens: tuple[SecretStr, ...] = ()
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    max_body_bytes: int = Field(default=LIMITS.body_bytes, ge=1024)
+    max_connections: int = Field(default=LIMITS.connections, ge=8)
+    max_connections_per_address: int = Field(default=LIMITS.connections_per_address, ge=1)
+    header_timeout: int = Field(default=int(LIMITS.head_s * 1000), ge=2000)
+    body_timeout: int = Field(default=int(LIMITS.body_s * 1000), ge=2000)
+    keepalive_timeout: int = Field(default=int(LIMITS.idle_s * 1000), ge=2000)
+    answer_timeout: int = Field(default=int(LIMITS.answer_s * 1000), ge=2000)
     max_in_flight: int = Field(default=64, ge=1, le=1024)
     max_pending: int = Field(default=200_000, ge=1000)
     dedup_mode: Literal["rolling", "fixed"] = "rolling"
@@ -95,7 +105,14 @@ class Settings(BaseModel):
             raise ValueError("a routing key is 32 letters and digits")
         return value
 
-    @field_validator("webhook_tokens", "api_read_tokens", "api_operate_tokens", "second_channel_mail_to", mode="before")
+    @field_validator(
+        "webhook_tokens",
+        "api_read_tokens",
+        "api_operate_tokens",
+        "outgoing_hosts",
+        "second_channel_mail_to",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
@@ -107,6 +124,10 @@ class Settings(BaseModel):
         "retention",
         "second_channel_after",
         "flapping_within",
+        "header_timeout",
+        "body_timeout",
+        "keepalive_timeout",
+        "answer_timeout",
         mode="before",
     )
     @classmethod
@@ -133,6 +154,19 @@ class Settings(BaseModel):
     def address(self) -> tuple[str, int]:
         """Host and port of `listen`. Raises SettingsInvalid."""
         return _address("listen", self.listen)
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds on what comes in."""
+        return Limits(
+            body_bytes=self.max_body_bytes,
+            connections=self.max_connections,
+            connections_per_address=self.max_connections_per_address,
+            head_s=self.header_timeout / 1000,
+            body_s=self.body_timeout / 1000,
+            idle_s=self.keepalive_timeout / 1000,
+            answer_s=self.answer_timeout / 1000,
+        )
 
     @property
     def operations_address(self) -> tuple[str, int] | None:

@@ -169,6 +169,14 @@ PAGERDUTY_FAILING_SINCE = Gauge(
     "When the first of the calls was that PagerDuty has not answered since; 0 while it answers.",
     registry=REGISTRY,
 )
+CONNECTIONS = Gauge("alertrouter_connections", "Connections that clients have open.", registry=REGISTRY)
+CONNECTIONS_CUT = Counter(
+    "alertrouter_connections_cut_total",
+    "Connections ended because their client took too long for its head or body or to read an answer, or because there "
+    "were too_many.",
+    ["what"],
+    registry=REGISTRY,
+)
 BUILD_INFO = Gauge("alertrouter_build_info", "Version of the running program.", ["version"], registry=REGISTRY)
 
 _MOST_RULE_LABELS = 500

@@ -109,7 +109,7 @@ REFUSED = {
     "NULs inside": (b'{"alerts":\x00[]}', {}, 400),
     "NaN": (b'{"alerts":[{"labels":{"a":NaN}}]}', {}, 400),
     "deep": (DEEP, {}, 400),
-    "10 MB": (alertmanager_body({**alertmanager_alert(), "annotations": {"summary": "x" * 10_000_000}}), {}, 413),
+    "17 MB": (alertmanager_body({**alertmanager_alert(), "annotations": {"summary": "x" * 17_000_000}}), {}, 413),
     "corrupt gzip": (b"\x1f\x8b\x08\x00garbage", {"Content-Encoding": "gzip"}, 400),
     "gzip that is none": (b'{"alerts":[]}', {"Content-Encoding": "gzip"}, 400),
     "gzip cut short": (gzip.compress(alertmanager_body(alertmanager_alert()))[:-9], {"Content-Encoding": "gzip"}, 400),

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from alertrouter import telemetry
-from alertrouter.alarms import alarm
+from alertrouter.alarms import OVERSIZED, alarm
 from alertrouter.alert import Alert, Severity, Status
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.letter import Filter, Found, Kind, Letter, Standing, number_of, of_body
@@ -196,11 +196,25 @@ class Unreadable:
         if is_due:
             await self._accept([_not_understood(source, reason, status)])
 
+    async def oversized(self, source: str, reason: str) -> None:
+        """Tell of an authenticated sender whose body is over a limit: nothing of it is kept, and no sender makes it less.
+
+        Raises StoreUnavailable where that cannot be told now: then the sender is to try again.
+        """
+        try:
+            async with asyncio.timeout(_KEEP_WITHIN_S):
+                is_due = await self._store.letters.notice(OVERSIZED + source, self._clock())
+        except TimeoutError:
+            raise StoreUnavailable("an oversized body cannot be told of in time") from None
+        if is_due:
+            await self._accept([_oversized(source, reason)])
+
     async def look_back(self) -> None:
         """End the notices about senders that have been understood for long. Raises StoreUnavailable."""
         now = self._clock()
-        for source in await self._store.letters.noticed_before(now - _UNDERSTOOD_AFTER_MS):
-            await self._accept([_not_understood(source)])
+        for name in await self._store.letters.noticed_before(now - _UNDERSTOOD_AFTER_MS):
+            source = name.removeprefix(OVERSIZED)
+            await self._accept([_not_understood(source) if source == name else _oversized(source)])
 
 
 def _not_understood(source: str, reason: str = "", status: int = 0) -> Alert:
@@ -217,6 +231,23 @@ def _not_understood(source: str, reason: str = "", status: int = 0) -> Alert:
         f"not-understood:{source}",
         f"what {source} sends is not understood: {reason}"[:500],
         severity=Severity.ERROR,
+        firing=bool(reason),
+        details=details if reason else {},
+    )
+
+
+def _oversized(source: str, reason: str = "") -> Alert:
+    """The notice about a sender whose body was over a limit: begun by a reason, over without one."""
+    details = {
+        "sender": source,
+        "what it means": "All alerts in it are lost, again and again: it was answered with 413.",
+        "what to do": "Let it send less at once: Alertmanager by group_by and max_alerts. Or raise "
+        "ALERTROUTER_MAX_BODY_BYTES.",
+        "reason": reason,
+    }
+    return alarm(
+        OVERSIZED + source,
+        f"oversized webhook from {source}: {reason}" if reason else f"no more oversized webhooks from {source}",
         firing=bool(reason),
         details=details if reason else {},
     )

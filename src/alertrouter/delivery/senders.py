@@ -114,7 +114,8 @@ def _refused(sender: Watched) -> Alert:
             "answer": sender.words,
             "what it means": "Its alerts are lost: no sender repeats what is answered with 4xx.",
             "what to do": "401: give it a token of ALERTROUTER_WEBHOOK_TOKENS, or of its own where `sources` in "
-            "alertrouter.yaml names some. 400, 413 or 415: the log says what is wrong with its payload. This ends by itself with the next webhook that is taken.",
+            "alertrouter.yaml names some. 400 or 415: the log says what is wrong with its payload. This ends by itself "
+            "with the next webhook that is taken.",
         },
     )
 

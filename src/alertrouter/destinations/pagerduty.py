@@ -22,14 +22,15 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from alertrouter import __version__
 from alertrouter.alert import CommonEvent, Link
 from alertrouter.destinations.fitting import cut, encode, fit, plain, sound
+from alertrouter.destinations.outgoing import ONLY_PUBLIC, Outgoing, head_of
 from alertrouter.enrich import OURS, Enriched
 from alertrouter.errors import SettingsInvalid
-from alertrouter.loopback import is_loopback
 
 US_EVENTS_URL = "https://events.pagerduty.com"
 EU_EVENTS_URL = "https://events.eu.pagerduty.com"
@@ -61,8 +62,7 @@ MINIMAL_MARK = " [shortened by alertrouter]"
 #: The name under which the key is kept that pages go to when PagerDuty refuses their own. No service is called so.
 FALLBACK = "pagerduty/fallback"
 
-#: How much of an answer is read, and how much of it is shown as a reason.
-ANSWER_LIMIT = 65_536
+#: How much of an answer is shown as a reason.
 REASON_LIMIT = 500
 #: The pause after a 429 without `Retry-After`: PagerDuty suggests tries 30 seconds apart (05-Rate-Limits.md).
 THROTTLED_MS = 30_000
@@ -382,26 +382,16 @@ def _retry_after_ms(text: str, now: int) -> int | None:
 # --- the client ------------------------------------------------------------------------------------------------------
 
 
-def enqueue_url(base_url: str) -> URL:
+def enqueue_url(base_url: str, allowed: Outgoing) -> URL:
     """Where events are posted, given a base address without path.
 
-    SettingsInvalid for anything but https, except on loopback (the sandbox): the routing key travels in the body.
+    SettingsInvalid for anything but https, except on loopback (the sandbox) and where it is listed: the routing key
+    travels in the body.
     """
     setting = "the PagerDuty events address (ALERTROUTER_PAGERDUTY_EVENTS_URL)"
-    try:
-        url = URL(base_url.strip())
-    except ValueError:
-        raise SettingsInvalid(f"{setting} is not a URL; set it to {US_EVENTS_URL} or {EU_EVENTS_URL}") from None
-    host = url.host or ""
-    if url.scheme not in ("http", "https") or not host:
-        raise SettingsInvalid(f"{setting} is not an http(s) URL; set it to {US_EVENTS_URL} or {EU_EVENTS_URL}")
+    url = allowed.check(base_url, setting, example=f"{US_EVENTS_URL} or {EU_EVENTS_URL}")
     if url.path not in ("", "/") or url.query_string or url.fragment or url.user or url.password:
         raise SettingsInvalid(f"{setting} is more than scheme, host and port; set it to {url.origin()}")
-    if url.scheme == "http" and not is_loopback(host):
-        raise SettingsInvalid(
-            f"{setting} is plain http, which would show the routing key to everyone on the way; "
-            f"set it to https://{url.authority} (http is for loopback only)"
-        )
     return url.origin() / "v2" / "enqueue"
 
 
@@ -425,6 +415,8 @@ class PagerDutyClient:
     connect_s:    longest wait for a connection, in seconds. Shorter than `total_s`, so that running out of the total
                   always means that the event was on its way: an ambiguous end.
     total_s:      longest send, in seconds, from the call to the end of the answer. Leases are measured by it.
+    allowed:      what may be called.
+    resolver:     who answers for names; None for the system's.
 
     The certificate is always verified, against the system's authorities or those in the file that OpenSSL's own
     variable SSL_CERT_FILE names.
@@ -438,13 +430,19 @@ class PagerDutyClient:
         connect_s: float = 3.0,
         total_s: float = 10.0,
         clock: Callable[[], int] = wall_clock,
+        allowed: Outgoing = ONLY_PUBLIC,
+        resolver: AbstractResolver | None = None,
     ) -> None:
-        self._url = enqueue_url(base_url)
+        self._url = enqueue_url(base_url, allowed)
         self._clock = clock
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=connections, ssl=ssl.create_default_context() if self._url.scheme == "https" else True
+            connector=allowed.connector(
+                self._url,
+                resolver=resolver,
+                limit=connections,
+                ssl=ssl.create_default_context() if self._url.scheme == "https" else True,
             ),
+            proxy=allowed.proxy_for(self._url),
             # No cookies and one prebuilt URL: about a tenth more requests per second.
             cookie_jar=aiohttp.DummyCookieJar(),
             # Without the infinite threshold aiohttp rounds time-outs up to whole seconds, past what a lease allows.
@@ -463,7 +461,7 @@ class PagerDutyClient:
         """Post one encoded event. Whatever the network does comes back as an outcome; nothing is raised for it."""
         try:
             async with self._session.post(self._url, data=body, allow_redirects=False) as response:
-                answer = await _read(response.content)
+                answer = await head_of(response.content)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return TryAgain(_tidy(f"no connection: {_name(error)}", _routing_key(body)), None, ambiguous=False)
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
@@ -478,17 +476,6 @@ class PagerDutyClient:
 
 def _name(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    """The head of the answer, or what came of it: the status is known by now, and it decides."""
-    answer = bytearray()
-    try:
-        while len(answer) < ANSWER_LIMIT and (chunk := await content.read(ANSWER_LIMIT - len(answer))):
-            answer += chunk
-    except (aiohttp.ClientError, OSError):
-        pass
-    return bytes(answer)
 
 
 class _Keyed(msgspec.Struct):

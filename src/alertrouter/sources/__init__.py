@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from alertrouter.sources import alertmanager, datadog
+from alertrouter.sources.bounds import bounded
 from alertrouter.sources.payload import ParsedPayload, Parser, Skipped
 
 __all__ = ["PARSERS", "ParsedPayload", "Parser", "Skipped"]
 
 PARSERS: Mapping[str, Parser] = MappingProxyType(
     {
-        "alertmanager": alertmanager.parse,
-        "datadog": datadog.parse,
+        "alertmanager": bounded(alertmanager.parse),
+        "datadog": bounded(datadog.parse),
     }
 )

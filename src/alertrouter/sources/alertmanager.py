@@ -14,7 +14,9 @@ import msgspec
 
 from alertrouter.alert import Alert, CommonEvent, Link, Severity, Status
 from alertrouter.errors import BadPayload
+from alertrouter.limits import LIMITS
 from alertrouter.sources.body import read_json
+from alertrouter.sources.bounds import few
 from alertrouter.sources.instant import UNKNOWN, Instant, read_rfc3339
 from alertrouter.sources.payload import ParsedPayload, Skipped
 from alertrouter.sources.text import as_text, first_line, first_shown, links, one_line, quoted, web_address
@@ -34,11 +36,23 @@ SEVERITIES: Mapping[str, Severity] = {
 _SOURCE_LABELS = ("instance", "host", "hostname", "node", "pod", "device", "service", "job", "cluster")
 _COMPONENT_LABELS = ("component", "service", "job")
 _GROUP_LABELS = ("group", "cluster", "namespace")
+#: Shown before all others where there are too many: what rules go by.
+_FIRST_LABELS = (
+    "alertname",
+    "severity",
+    "env",
+    "environment",
+    "team",
+    *_SOURCE_LABELS,
+    *_COMPONENT_LABELS,
+    *_GROUP_LABELS,
+)
 
 #: Annotations that make a summary: the first two as a whole, the others by their first line.
 _SUMMARIES = ("summary", "title")
 _DESCRIPTIONS = ("message", "description")
 _LABELS_IN_SUMMARY = 3
+_FIRST_ANNOTATIONS = (*_SUMMARIES, *_DESCRIPTIONS, "runbook_url", "dashboard_url")
 
 _STATUSES = {"firing": Status.FIRING, "resolved": Status.RESOLVED}
 
@@ -46,9 +60,6 @@ _STATUSES = {"firing": Status.FIRING, "resolved": Status.RESOLVED}
 _ZERO_TIME = "0001-01-01T00:00:00"
 
 _TEXT_ONLY = frozenset((str,))
-
-#: More than fit into the largest body we take, at the 300 bytes that the smallest real alert has.
-ALERTS_LIMIT = 65_536
 
 #: What the alerts of a body share is kept with each of them as long as all these copies stay below this many bytes.
 _COPIES_LIMIT = 64 * 1024 * 1024
@@ -81,8 +92,8 @@ def parse(body: bytes, headers: Mapping[str, str], source: str) -> ParsedPayload
             "wrong shape: expected Alertmanager's own webhook body, an object with a list named `alerts`; "
             "a custom `payload` in webhook_configs cannot be read"
         )
-    if len(items) > ALERTS_LIMIT:
-        raise BadPayload(f"more than {ALERTS_LIMIT} alerts in one body", status=413)
+    if len(items) > LIMITS.alerts:
+        raise BadPayload(f"more than {LIMITS.alerts:,} alerts in one body; set max_alerts to that", status=413)
     group = _read_group(payload, source, decoded.notes, len(body))
     alerts: list[Alert] = []
     skipped: list[Skipped] = []
@@ -160,6 +171,8 @@ def _read_alert(item: Any, group: _Group) -> Alert | str:
         severity = Severity.ERROR
         if severity_label:
             notes = (*notes, f"severity {quoted(severity_label)} is not known: taken as error")
+    if len(labels) > LIMITS.labels or len(annotations) > LIMITS.labels:
+        notes = (*notes, f"of {len(labels)} labels and {len(annotations)} annotations {LIMITS.labels} each are shown")
     ended = _read_time(item.get("endsAt")) if status is Status.RESOLVED else None
 
     return Alert(
@@ -174,7 +187,7 @@ def _read_alert(item: Any, group: _Group) -> Alert | str:
             component=first_shown(labels, _COMPONENT_LABELS),
             group=first_shown(labels, _GROUP_LABELS),
             class_=labels.get("alertname", ""),
-            custom_details=_details(labels, annotations),
+            custom_details=_details(few(labels, _FIRST_LABELS), few(annotations, _FIRST_ANNOTATIONS)),
         ),
         episode=begun.text,
         episode_at=begun.ms,

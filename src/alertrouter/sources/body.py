@@ -16,9 +16,10 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from alertrouter.errors import BadPayload
+from alertrouter.limits import LIMITS
 
 #: Lists and objects inside one another. Senders need six; encoders and rules recurse, so there is an end.
-DEPTH_LIMIT = 64
+DEPTH_LIMIT = LIMITS.depth
 
 #: Datadog knows some 60 variables; a form with a thousand fields is no alert.
 FORM_FIELDS_LIMIT = 1000

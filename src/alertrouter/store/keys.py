@@ -30,7 +30,8 @@ class Keys:
     dead:     hash of dead letters, what each is about to JSON: "<kind>\n<where>\n<when>\n<id>"
     letters:  zset of the same by their numbers, which are the times (ms) they were written, made unique
     bodies:   prefix of one zset per sender, of its unreadable bodies among the dead letters: `bodies` + sender
-    noticed:  zset of senders by when somebody was last told that they cannot be understood (ms)
+    noticed:  zset of senders by when somebody was last told that they cannot be understood, or, with `oversized:` before
+              the name, that they send too much (ms)
     heard:    zset of heartbeats by when they were last heard (ms)
     watch:    hash of how heartbeats are watched: `since` when and until when (`at`) somebody did without a break, and
               "h:<name>": "<first> <last>", when each was first and last asked after (all ms)

@@ -124,6 +124,7 @@ _SCRIPTS = {
     "letters_extent": "hash zset",
     "look": "hash zset hash zset zset",
     "look_at_counts": "zset hash",
+    "notice": "zset",
     "outage": "hash",
     "put_agreement": "string",
     "put_flapping": "hash",

@@ -37,6 +37,8 @@ _credentials = cache(telemetry.WEBHOOK_CREDENTIALS.labels)
 Accept = Callable[[Sequence[Alert]], Awaitable[Sequence[StrEnum]]]
 #: Sender, body, its Content-Type, the status it is answered with, why.
 Keep = Callable[[str, bytes, str, int, str], Awaitable[None]]
+#: Sender, why.
+OnOversized = Callable[[str, str], Awaitable[None]]
 
 
 class OnRefused(Protocol):
@@ -49,16 +51,20 @@ def _nobody(sender: str, words: str = "", *, known: bool = False) -> None:
     """Nobody wants to know."""
 
 
+async def _nobody_waits(sender: str, words: str) -> None:
+    """Nobody wants to know."""
+
+
 class Webhooks:
     """The webhook endpoint.
 
     accept:    stores alerts and returns what each was.
     keep:      keeps a body that was not understood, whole or in part.
-    Both raise StoreUnavailable: then the sender is to try again.
     everybody: what a source must show that has no credentials of its own.
     own:       the credentials of those that have, by `sender` or `sender/name`.
     now:       ms since the epoch.
-    `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx.
+    `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx; `on_oversized`, and only
+    it, of those over a limit. It, accept and keep raise StoreUnavailable: then the sender is to try again.
     """
 
     def __init__(
@@ -72,11 +78,13 @@ class Webhooks:
         now: Callable[[], int],
         on_taken: Callable[[str], None] = _nobody,
         on_refused: OnRefused = _nobody,
+        on_oversized: OnOversized = _nobody_waits,
     ) -> None:
         self._accept = accept
         self._keep = keep
         self._on_taken = on_taken
         self._on_refused = on_refused
+        self._on_oversized = on_oversized
         self._everybody = everybody
         self._own = own
         self._now = now
@@ -103,8 +111,7 @@ class Webhooks:
                 body = await read_body(request, self._max_body_bytes)
                 payload = parse(body, request.headers, source)
             except BadPayload as error:
-                self._log.warning("payload not understood", source=source, status=error.status, reason=error.reason)
-                self._on_refused(source, f"{error.status}: {error.reason}", known=True)
+                await self._tell_of(source, error)
                 if error.status == 400:
                     # what cannot be decompressed is kept as it came
                     await self._keep(source, body or await request.read(), content_type, 400, error.reason)
@@ -164,6 +171,13 @@ class Webhooks:
             names.append(signer(asked.signing, request.headers, body, self._now()))
         found = [name for name in names if name is not None]
         return found if len(found) == len(names) else None
+
+    async def _tell_of(self, source: str, error: BadPayload) -> None:
+        self._log.warning("payload not understood", source=source, status=error.status, reason=error.reason)
+        if error.status == 413:
+            await self._on_oversized(source, error.reason)
+        else:
+            self._on_refused(source, f"{error.status}: {error.reason}", known=True)
 
     def _report(self, source: str, sender: str, payload: ParsedPayload) -> None:
         """Count and log what will not become an alert: nothing is left out in silence."""
