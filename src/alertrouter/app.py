@@ -56,6 +56,7 @@ from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
 from alertrouter.web.auth import Tokens
 from alertrouter.web.dead_letters import DeadLettersApi
+from alertrouter.web.headers import guard
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
 from alertrouter.web.webhooks import Webhooks
@@ -472,6 +473,7 @@ class Service:
             tokens=tokens,
         )
         application = web.Application(client_max_size=settings.max_body_bytes)
+        application.on_response_prepare.append(guard)
         application.add_routes(
             [
                 web.post("/webhooks/{sender}", webhooks.post),

@@ -18,10 +18,10 @@ import click
 from yarl import URL
 
 from alertrouter.cli.history import Moment, progress_bar, reason_in, service_url, token_header
-from alertrouter.delivery.explained_text import escaped
 from alertrouter.errors import SettingsInvalid
 from alertrouter.letter import TEXT_FILTERS, Standing, number_of
 from alertrouter.settings import load_settings
+from alertrouter.shown import escaped
 
 _REQUEST_S = 30.0
 _PAGE = 500
