@@ -48,6 +48,7 @@ from alertrouter.rules.revision import git_revision
 from alertrouter.rules.silences import Silence
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
+from alertrouter.shown import without_keys
 from alertrouter.store.clock import RedisClock
 from alertrouter.store.connect import connect
 from alertrouter.store.embedded import EmbeddedRedis, own_directory
@@ -655,7 +656,7 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
         key = read_secret(environ, env=service.routing_key.env, file=service.routing_key.file)
         if key is None:
             _log.warning("a service's routing key is not there; its alerts go to the default key", service=service.name)
-            missing[service.name] = service.routing_key.env or service.routing_key.file or ""
+            missing[service.name] = without_keys(service.routing_key.env or service.routing_key.file or "")
         keys[f"pagerduty:{service.name}"] = key or default
         if key is not None and service.calls_per_minute is not None:
             # services that share a key share its limit: the strictest that any of them names; 0 is none
