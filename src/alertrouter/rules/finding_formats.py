@@ -71,7 +71,7 @@ def _described(check: str, page: str) -> dict[str, Any]:
 
 def _result(finding: Finding, rule_index: int) -> dict[str, Any]:
     place = {
-        "artifactLocation": {"uri": quote(finding.file)},
+        "artifactLocation": {"uri": quote(finding.file, errors="replace")},
         "region": {"startLine": finding.line, "startColumn": finding.column},
     }
     return {
