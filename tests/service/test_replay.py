@@ -392,7 +392,10 @@ def test_the_action_comments_what_a_pull_request_would_change(recording: Path, t
             text=True,
             timeout=60,
         )
-        return done.returncode, done.stdout
+        # what a program prints is between two lines that keep GitHub from taking it for commands
+        output, marked = re.subn(r"::stop-commands::([0-9a-f]{32})\n::\1::\n", "", done.stdout)
+        assert marked == ("::notice::" not in output and changed.get("EVENTS") != "")
+        return done.returncode, output
 
     def asked() -> list[str]:
         path = tmp_path / "asked"

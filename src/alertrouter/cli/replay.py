@@ -158,6 +158,7 @@ def _of_commit(directory: Path, ref: str) -> Iterator[Path]:
 
 
 def _git(folder: Path, *arguments: str) -> bytes:
+    # no shell, and the one word that a person gives stands behind --end-of-options
     done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)  # noqa: S603, S607
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
