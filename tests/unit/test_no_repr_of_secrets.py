@@ -74,7 +74,7 @@ def shown(kind: type[Any]) -> Iterator[str]:
     """The fields of a class that its repr shows."""
     if dataclasses.is_dataclass(kind):
         yield from (each.name for each in dataclasses.fields(kind) if each.repr)
-    elif kind.__repr__ is msgspec.Struct.__repr__:
+    elif "__repr__" not in vars(kind):
         yield from kind.__struct_fields__
 
 
