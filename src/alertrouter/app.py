@@ -52,6 +52,7 @@ from alertrouter.rules.revision import git_revision
 from alertrouter.rules.silences import Silence
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
+from alertrouter.shown import without_keys
 from alertrouter.sources import PARSERS
 from alertrouter.store.clock import RedisClock
 from alertrouter.store.connect import connect
@@ -61,6 +62,7 @@ from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
 from alertrouter.web.connections import Listener, check_parser, within_open_files
 from alertrouter.web.dead_letters import DeadLettersApi
+from alertrouter.web.headers import protect_readers
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
 from alertrouter.web.webhooks import Webhooks
@@ -501,6 +503,7 @@ class Service:
             resolve=self.page_tests.resolve,
         )
         application = web.Application(client_max_size=settings.max_body_bytes, middlewares=[guard(settings).middleware])
+        application.on_response_prepare.append(protect_readers)
         application.add_routes(
             [
                 web.post("/webhooks/{sender}", webhooks.post),
@@ -526,6 +529,7 @@ class Service:
     def operations_routes(self) -> web.Application:
         """Health and metrics alone."""
         application = web.Application(middlewares=[guard(self._settings).middleware])
+        application.on_response_prepare.append(protect_readers)
         application.add_routes(_watching(self._operations()))
         return application
 
@@ -726,7 +730,7 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
         key = read_secret(environ, env=service.routing_key.env, file=service.routing_key.file)
         if key is None:
             _log.warning("a service's routing key is not there; its alerts go to the default key", service=service.name)
-            missing[service.name] = service.routing_key.env or service.routing_key.file or ""
+            missing[service.name] = without_keys(service.routing_key.env or service.routing_key.file or "")
         keys[f"pagerduty:{service.name}"] = key or default
         if key is not None and service.calls_per_minute is not None:
             # services that share a key share its limit: the strictest that any of them names; 0 is none

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import TracebackType
 from typing import Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from alertrouter.log_lines import as_json, listed_fields, one_terminal_line, plain_values
 
 REGISTRY = CollectorRegistry()
 
@@ -194,20 +197,43 @@ def count_rule_match(rule: str) -> None:
 
 
 def set_up_logging(log_format: Literal["json", "console"], level: str) -> None:
-    """Log lines go to standard error: JSON for machines, or coloured text for people."""
-    renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    """Log lines go to standard error: JSON for machines, or coloured text for people. Those of libraries, too."""
+    as_text: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer(serializer=as_json)]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]  # locals hold secrets
+        else [one_terminal_line, structlog.dev.ConsoleRenderer()]
     )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *renderer,
+            structlog.processors.format_exc_info,  # without the locals of its frames: they hold secrets
+            listed_fields,
+            plain_values,
+            *as_text,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Forwarding) for handler in root.handlers):
+        root.addHandler(_Forwarding(logging.WARNING))
+    logging.captureWarnings(True)
+
+
+class _Forwarding(logging.Handler):
+    """Hands the log lines of libraries to ours, so that there is one form and one place that hides secrets."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info or None
+        )
+
+
+def log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What ends the program, as a log line: for `sys.excepthook`."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    structlog.get_logger().critical("a fault of this program ends it", exc_info=(kind, error, trace))

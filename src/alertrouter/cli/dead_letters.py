@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
@@ -18,10 +18,10 @@ import click
 from yarl import URL
 
 from alertrouter.cli.history import Moment, progress_bar, reason_in, service_url, token_header, unauthorized
-from alertrouter.delivery.explained_text import escaped
 from alertrouter.errors import SettingsInvalid
 from alertrouter.letter import TEXT_FILTERS, Standing, number_of
 from alertrouter.settings import load_settings
+from alertrouter.shown import escaped
 
 _REQUEST_S = 30.0
 _PAGE = 500
@@ -40,7 +40,7 @@ class _Service:
     """A running service and its token."""
 
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:

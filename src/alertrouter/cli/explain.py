@@ -20,11 +20,12 @@ from click.core import ParameterSource
 from yarl import URL
 
 from alertrouter.cli.history import service_url, token_header, unauthorized
-from alertrouter.delivery.explained_text import as_text, escaped
+from alertrouter.delivery.explained_text import as_text
 from alertrouter.delivery.explaining import PAGERDUTY, as_json, explain
 from alertrouter.errors import BadPayload, RulesInvalid, SettingsInvalid
 from alertrouter.rules.load import load_rules
 from alertrouter.settings import load_settings
+from alertrouter.shown import escaped
 from alertrouter.sources import PARSERS, ParsedPayload, pagerduty
 
 _REQUEST_S = 30.0
@@ -120,7 +121,8 @@ def _from_body(body: BinaryIO, sender: str, rules: Path, at: int | None) -> list
         ruleset = load_rules(rules, now=now)
         payload = _parse(sender, body.read())
     except RulesInvalid as invalid:
-        click.echo("\n".join(["the rules cannot be loaded:", *invalid.problems]), err=True)
+        for line in ("the rules cannot be loaded:", *invalid.problems):
+            _complain(line)
         sys.exit(1)
     except BadPayload as bad:
         raise click.BadParameter(f"not understood: {escaped(bad.reason)}", param_hint="BODY") from None

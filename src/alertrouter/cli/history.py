@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from yarl import URL
 
-from alertrouter.delivery.explained_text import escaped
 from alertrouter.errors import SettingsInvalid
 from alertrouter.history.entries import (
     KINDS,
@@ -39,6 +38,7 @@ from alertrouter.history.entries import (
 from alertrouter.history.reading import Damaged, Line, Recorded, files_in, read, total_bytes
 from alertrouter.history.story import story
 from alertrouter.settings import Settings, duration_ms, load_settings
+from alertrouter.shown import escaped, escaped_json
 
 _PAGE = 1000
 _REQUEST_S = 30.0
@@ -140,13 +140,14 @@ def command(
         except BrokenPipeError:
             raise  # whoever reads has enough
         except (aiohttp.ClientError, TimeoutError, OSError, Refused) as error:
-            click.echo(f"alertrouter: {str(error) or 'no answer in time'}", err=True)
+            said = escaped(f"alertrouter: {str(error) or 'no answer in time'}", sys.stderr.encoding or "utf-8")
+            click.echo(said, err=True)
             sys.exit(1)
     if found and tells:
         for line in story(of_alert):
             click.echo(escaped(line, sys.stdout.encoding or "utf-8"))
     for each in damaged:
-        click.echo(f"{each.place}: {each.reason}", err=True)
+        click.echo(escaped(f"{each.place}: {each.reason}", sys.stderr.encoding or "utf-8"), err=True)
     if not found:
         click.echo(f"nothing found{near}", err=True)
     sys.exit(0 if found and not damaged else 1)
@@ -266,11 +267,12 @@ def reason_in(body: bytes) -> str:
 
 
 def _write_json(line: Line) -> None:
-    click.echo(encode(line))
+    click.echo(escaped_json(encode(line).decode()))
 
 
 def _write_text(line: Line) -> None:
-    click.echo(f"{datetime.fromtimestamp(line.at / 1000, UTC):%Y-%m-%d %H:%M:%S}  {line.id}  {'  '.join(_words(line))}")
+    moment = f"{datetime.fromtimestamp(line.at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    click.echo(escaped(f"{moment}  {line.id}  {'  '.join(_words(line))}", sys.stdout.encoding or "utf-8"))
 
 
 def _words(line: Line) -> Iterator[str]:

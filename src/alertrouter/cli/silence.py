@@ -18,9 +18,9 @@ import click
 from yarl import URL
 
 from alertrouter.cli.history import service_url, token_header, unauthorized
-from alertrouter.delivery.explained_text import escaped
 from alertrouter.errors import SettingsInvalid
 from alertrouter.settings import duration_ms, load_settings
+from alertrouter.shown import escaped
 
 _REQUEST_S = 30.0
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))

@@ -15,6 +15,7 @@ import msgspec
 
 from alertrouter.rules.model import RuleTrace
 from alertrouter.rules.tracing import traced
+from alertrouter.shown import escaped as escaped
 
 Told = Mapping[str, Any]
 
@@ -26,24 +27,6 @@ _SHOWN_LINES = 60
 _LONG_AGO_MS = 100 * 24 * 3600 * 1000
 _UNITS = ((24 * 3600, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _KEPT = {"suppressed": "suppresses", "dropped": "drops"}
-
-
-def escaped(text: str, encoding: str = "utf-8") -> str:
-    r"""One line of text with `\u` escapes, as JSON has them, for all that moves a cursor or has no place in `encoding`.
-
-    Such are control characters, line ends, marks that turn the direction of writing, and lone surrogates.
-    """
-    return "".join(each if _is_plain(each, encoding) else json.dumps(each)[1:-1] for each in text)
-
-
-def _is_plain(character: str, encoding: str) -> bool:
-    if not character.isprintable():
-        return False
-    try:
-        character.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def as_text(explained: Mapping[str, Any]) -> Iterator[str]:

@@ -481,6 +481,9 @@ def _name(error: Exception) -> str:
 class _Keyed(msgspec.Struct):
     routing_key: str = ""
 
+    def __repr__(self) -> str:
+        return "_Keyed()"  # it holds nothing but a secret
+
 
 def _routing_key(body: bytes) -> str:
     """The secret in what we sent. Read only when something went wrong."""

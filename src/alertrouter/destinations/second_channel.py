@@ -28,6 +28,7 @@ from alertrouter import __version__
 from alertrouter.destinations.outgoing import ONLY_PUBLIC, Outgoing, connect
 from alertrouter.errors import SettingsInvalid
 from alertrouter.loopback import is_loopback
+from alertrouter.shown import HIDDEN, escaped, escaped_lines
 
 TIMESTAMP = "X-Alertrouter-Timestamp"
 SIGNATURE = "X-Alertrouter-Signature"
@@ -171,15 +172,21 @@ def _connect(mail: Mail, timeout_s: float) -> socket.socket:
     return connect(mail.url, found, mail.allowed, timeout_s)
 
 
-def _send_mail(mail: Mail, message: Message, now: int) -> str:
+def letter_of(mail: Mail, message: Message, now: int) -> EmailMessage:
+    """The message as a mail. Text of senders begins no header and no line of its own, and moves no cursor."""
     letter = EmailMessage()
-    letter["Subject"] = " ".join(message.subject.split())
+    letter["Subject"] = escaped(" ".join(message.subject.split()))
     letter["From"] = mail.sender
     letter["To"] = ", ".join(mail.recipients)
     letter["Date"] = formatdate(now / 1000)
     letter["Message-ID"] = make_msgid("alertrouter", mail.sender.rpartition("@")[2].rstrip("> ") or "localhost")
     letter["Auto-Submitted"] = "auto-generated"
-    letter.set_content(message.text)
+    letter.set_content(escaped_lines(message.text))
+    return letter
+
+
+def _send_mail(mail: Mail, message: Message, now: int) -> str:
+    letter = letter_of(mail, message, now)
     context = ssl.create_default_context()
     try:
         with _ImplicitTls(mail, context) if mail.tls == "implicit" else _Smtp(mail) as server:
@@ -191,5 +198,6 @@ def _send_mail(mail: Mail, message: Message, now: int) -> str:
     except smtplib.SMTPAuthenticationError as error:
         return f"the mail server refuses user and password: {error.smtp_code}"
     except (smtplib.SMTPException, OSError) as error:
-        return f"{type(error).__name__}: {error}"
+        said = f"{type(error).__name__}: {error}"
+        return said.replace(mail.password, HIDDEN) if mail.password else said
     return f"refused for {', '.join(refused)}" if refused else ""

@@ -12,6 +12,8 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
+from alertrouter.shown import without_keys
+
 #: Bounds on one file. Real files stay far below; a hostile one ends here instead of eating memory.
 FILE_BYTES = 8 * 1024 * 1024
 DEPTH = 50
@@ -38,6 +40,10 @@ class Problem:
     column: int
     message: str
     check: str = "syntax"
+
+    def __post_init__(self) -> None:
+        """Nothing that has the form of a routing key is repeated: somebody wrote it where its place belongs."""
+        object.__setattr__(self, "message", without_keys(self.message))
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.message}"

@@ -183,7 +183,7 @@ class Sandbox:
         return web.Response(
             text=render(self._api.calls, len(self._api.alerts)),
             content_type="text/html",
-            headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY},
+            headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY, "X-Content-Type-Options": "nosniff"},
         )
 
     async def _list_events(self, request: web.Request) -> web.Response:

@@ -1245,7 +1245,7 @@ def _script(name: str, kinds: str, flags: bool) -> _Script:
         + check
         + (resources.files("alertrouter.store") / "scripts" / f"{_FILES.get(name, name)}.lua").read_text()
     )
-    return _Script(source, sha1(source.encode()).hexdigest())  # noqa: S324 - how Redis names scripts
+    return _Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())  # how Redis names scripts
 
 
 @asynccontextmanager
