@@ -13,7 +13,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test reliability chaos mutate check fmt bench docs sbom lock clean
+.PHONY: help run test reliability chaos fuzz mutate check fmt bench docs sbom lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,10 @@ reliability: $(VENV)/.installed-test ## kill, freeze and deceive real processes,
 chaos: $(VENV)/.installed-test ## random faults in a random order, the same for the same SEED=; CHAOS=--help for more
 	@tools/system-packages redis-server
 	$(BIN)/python -m tests.rig.chaos $(if $(SEED),--seed $(SEED)) $(CHAOS)
+
+fuzz: $(VENV)/.installed-test ## broken input for all that reads any, from SEED= and FIRST= on, COUNT= of each; TARGET=http for a running router
+	@tools/system-packages redis-server
+	$(BIN)/python -m tests.fuzz $(TARGET) $(foreach word,SEED FIRST COUNT,$(if $($(word)),--$(shell echo $(word) | tr A-Z a-z) $($(word))))
 
 mutate: $(VENV)/.installed-test ## flip each condition that decides about pages; list what no test notices
 	@tools/system-packages redis-server

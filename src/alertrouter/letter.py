@@ -89,7 +89,10 @@ class Letter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     def original_body(self) -> bytes | None:
         """The body as it came, or None where it is not whole any more."""
-        body = b64decode(self.body) if self.base64 else self.body.encode("utf-8", "surrogatepass")
+        try:
+            body = b64decode(self.body) if self.base64 else self.body.encode("utf-8", "surrogatepass")
+        except ValueError:
+            return None
         return body if len(body) == self.size else None
 
     def heard_alert(self) -> Alert | None:
@@ -108,9 +111,12 @@ _encode_alert = msgspec.json.Encoder().encode
 def read(letter: bytes) -> Letter:
     """A letter as it is in Redis. One that cannot be read is its own reason: it is never passed over."""
     try:
-        return _decode(letter)
+        found = _decode(letter)
+        for unread in (found.event, found.alert):
+            msgspec.json.decode(unread)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Letter(reason=letter[:500].decode(errors="replace"), kind="", size=len(letter))
+    return found
 
 
 def kept_alert(alert: Alert) -> msgspec.Raw:

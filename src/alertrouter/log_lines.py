@@ -21,22 +21,8 @@ FIELDS = frozenset(
         *("reason", "error", "errors", "status", "objection", "rung", "result", "why", "what", "wanted"),
         *("again_in_ms", "ahead_of_redis_ms", "for_ms", "skew_ms", "last_heard", "added_at", "ends_at"),
         *("alert", "alerts", "count", "entries", "ignored", "skipped", "truncated", "waiting", "letter", "letters"),
-        *(
-            "alarm",
-            "by",
-            "channel",
-            "fault",
-            "file",
-            "heartbeat",
-            "id",
-            "line",
-            "open_files",
-            "owner",
-            "part",
-            "stored_on",
-            "to",
-        ),
-        *("url", "when"),
+        *("alarm", "by", "channel", "fault", "file", "heartbeat", "id", "line", "owner", "part", "stored_on", "to"),
+        *("connections", "open_files", "address", "url", "when"),
     }
 )
 #: Where other programs' words stand, which may repeat what they were given.

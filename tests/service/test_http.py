@@ -342,3 +342,23 @@ async def test_a_worker_that_is_stuck_is_not_healthy(client: Client, monkeypatch
     await until(is_unhealthy)
     monkeypatch.undo()
     blocked.set()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"POST / HTTP/1.1\r\n\r\n", b"POST /webhooks/alertmanager HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"],
+    ids=["no HTTP", "gone in the middle"],
+)
+async def test_what_clients_do_wrong_is_no_error_of_ours(
+    client: Client, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _, port = client.service.url.removeprefix("http://").partition(":")
+    for _ in range(20):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(sent)
+        await writer.drain()
+        await asyncio.sleep(0)  # so that it is read before we are gone
+        writer.close()
+        await reader.read()
+    assert (await client.get("/-/healthy"))[0] == 200
+    assert not caplog.records

@@ -164,7 +164,7 @@ def _entries(path: Path) -> list[Entry]:
         for number, line in enumerate(file, 1):
             try:
                 entry = _decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 _log.error("a line of the journal cannot be read", file=str(path), line=number, error=str(error))
                 continue
             if isinstance(entry, Begun):

@@ -206,7 +206,7 @@ def web_url(text: str) -> str:
     return url if len(url) <= URL_LIMIT else ""
 
 
-_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w-][\w.-]*)(:[0-9]{0,5})?", re.ASCII)
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|\w[\w.-]*)(:[0-9]{0,5})?", re.ASCII)
 _NOT_IN_URL = re.compile(r"%(?![0-9A-Fa-f]{2})|[^\w.~:/?@!$&'()*+,;=%-]", re.ASCII)
 
 

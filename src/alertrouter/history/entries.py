@@ -143,7 +143,7 @@ def entries_of(entry: str, fields: Mapping[str, str]) -> Iterator[Entry]:
                     msgspec.Raw(fields[name].encode()) if name == "alert" else msgspec.json.decode(fields[name])
                 )
             yield msgspec.convert(values | {"entry": entry}, shape, strict=False)
-    except (KeyError, ValueError, msgspec.MsgspecError):
+    except (KeyError, ValueError, RecursionError, msgspec.MsgspecError):
         return
 
 

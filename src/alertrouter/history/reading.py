@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import heapq
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -128,9 +129,9 @@ def _lines(
                     yield from _posted(found)
                 else:
                     yield found
-            except (msgspec.MsgspecError, UnicodeDecodeError, BadPayload) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadPayload) as error:
                 damaged(Damaged(f"{name}:{number}", str(error)))
-    except EOFError as error:  # of a compressed file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:  # what is left of a compressed file cannot be had
         damaged(Damaged(f"{name}:{number + 1}", str(error)))
     advance(tell() - read)
 
@@ -152,7 +153,7 @@ def _in_order(lines: Iterator[Line]) -> Iterator[Line]:
     for number, line in enumerate(lines):
         newest = max(newest, line.at)
         heapq.heappush(held, (line.at, number, line))
-        while held[0][0] < newest - _LATE_MS or len(held) > _HELD:
+        while held and (held[0][0] < newest - _LATE_MS or len(held) > _HELD):  # a time before 1970 leaves none
             yield heapq.heappop(held)[2]
     while held:
         yield heapq.heappop(held)[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -12,12 +13,15 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
+from alertrouter.rules.wording import shown
 from alertrouter.shown import without_keys
 
 #: Bounds on one file. Real files stay far below; a hostile one ends here instead of eating memory.
 FILE_BYTES = 8 * 1024 * 1024
 DEPTH = 50
 ALIASED_NODES = 20_000
+#: Longest number. YAML writes them to the bases 16 and 60 too: long ones take hours to read, and cannot be shown.
+NUMBER_CHARACTERS = 300
 
 #: Longest piece of a file that an error repeats, in characters.
 SHOWN = 60
@@ -28,6 +32,7 @@ Place = tuple[int, int]
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = frozenset(_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp"))
+_NUMBERS = frozenset((_TAG + "int", _TAG + "float"))
 _MERGE = _TAG + "merge"
 
 
@@ -43,7 +48,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         """Nothing that has the form of a routing key is repeated: somebody wrote it where its place belongs."""
-        object.__setattr__(self, "message", without_keys(self.message))
+        object.__setattr__(self, "message", shown(without_keys(self.message)))
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.message}"
@@ -138,11 +143,11 @@ def read_document(path: Path) -> Document | Problem:
     if len(content) > FILE_BYTES:
         return Problem(file, 1, 1, f"is larger than {FILE_BYTES} bytes; split it into several services")
     try:
-        text = content.decode("utf-8-sig")
+        text = content.removeprefix(BOM_UTF8).decode()
     except UnicodeDecodeError as error:
-        before = content[: error.start]
-        column = error.start - before.rfind(b"\n")
-        return Problem(file, before.count(b"\n") + 1, column, "is not UTF-8 text")
+        before = error.object[: error.start].decode()
+        column = len(before) - before.rfind("\n")
+        return Problem(file, before.count("\n") + 1, column, "is not UTF-8 text")
     try:
         return Document(file, text, _read_mapping(text))
     except _Unreadable as unreadable:
@@ -243,6 +248,8 @@ class _Composer:
             return node
         if tag not in _SCALARS:
             raise _Unreadable(_place(event), f"the tag {tag} is not allowed; put the text in quotes")
+        if tag in _NUMBERS and len(event.value) > NUMBER_CHARACTERS:
+            raise _Unreadable(_place(event), "the number is too long; put it in quotes if it is a text")
         try:
             node.value = self.constructor.construct_object(yaml.ScalarNode(tag, event.value))
         except ValueError as error:

@@ -16,6 +16,7 @@ from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput
 from alertrouter.errors import AlertrouterError
 from alertrouter.rules import mistakes
 from alertrouter.rules.times import BadTime, Instant, Schedule, read_datetime, read_duration, read_schedule
+from alertrouter.rules.wording import shown
 
 #: Limits that PagerDuty publishes for the language.
 CONDITION_BYTES = 2048
@@ -190,7 +191,7 @@ def children(node: Node) -> tuple[Node, ...]:
 def error_at(text: str, at: int, message: str, check: str = "syntax") -> ConditionError:
     """The error for a place in the text, given as an offset."""
     line_start = text.rfind("\n", 0, at) + 1
-    return ConditionError(text.count("\n", 0, at) + 1, at - line_start + 1, message, check)
+    return ConditionError(text.count("\n", 0, at) + 1, at - line_start + 1, shown(message), check)
 
 
 class _Wrong(Exception):

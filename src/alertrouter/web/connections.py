@@ -114,7 +114,7 @@ class Connection(web.RequestHandler):
             raise exc  # the client is gone
         if status != 400:
             return super().handle_error(request, status, exc, message)
-        _log.info("not HTTP", address=self.address, what=type(exc).__name__)
+        _log.debug("not HTTP", address=self.address, what=type(exc).__name__)
         answer = web.json_response({"error": f"not HTTP as we know it: {type(exc).__name__}"}, status=400)
         answer.force_close()
         return answer
