@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from time import time
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from aiohttp import web
 
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION, alarm
-from alertrouter.alert import Alert, Severity
+from alertrouter.alert import PAGERDUTY, Alert, Severity
 from alertrouter.delivery.bounds import Bounds
 from alertrouter.delivery.canary import Canary
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
@@ -56,6 +57,7 @@ from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
 from alertrouter.web.auth import Tokens
 from alertrouter.web.dead_letters import DeadLettersApi
+from alertrouter.web.enqueue import Enqueue
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
 from alertrouter.web.webhooks import Webhooks
@@ -398,6 +400,11 @@ class Service:
                 "restart alertrouter"
                 for service, name in self.rules.missing_keys.items()
             ),
+            *(
+                f"the routing key of the integration {name} is not there, and its events are refused; set {where} and "
+                "restart alertrouter"
+                for name, where in self.rules.missing_integrations.items()
+            ),
             *self._about_clock(),
             *(
                 f"services/{service}.yaml is faulty and set aside ({errors[0]}); mend it, `alertrouter check` lists all"
@@ -447,6 +454,13 @@ class Service:
             on_taken=self.senders.taken,
             on_refused=self.senders.refused,
         )
+        enqueue = Enqueue(
+            self.accept,
+            self.unreadable.keep,
+            lambda key: self.rules.integration_of(key),
+            on_taken=self.senders.taken,
+            on_refused=self.senders.refused,
+        )
         operations = Operations(
             missing=self.missing,
             warnings=self.warnings,
@@ -476,6 +490,7 @@ class Service:
             [
                 web.post("/webhooks/{sender}", webhooks.post),
                 web.post("/webhooks/{sender}/{name}", webhooks.post),
+                web.post("/v2/enqueue", enqueue.post),
                 web.get("/-/healthy", operations.healthy),
                 web.get("/-/ready", operations.ready),
                 web.post("/-/reload", operations.reload),
@@ -659,4 +674,35 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
             # services that share a key share its limit: the strictest that any of them names; 0 is none
             limits.setdefault(key, []).append(service.calls_per_minute)
     own_limits = {key: min(filter(None, named), default=0) for key, named in limits.items()}
-    return ActiveRules(ruleset, MappingProxyType(keys), MappingProxyType(missing), MappingProxyType(own_limits))
+    posting, not_there = _posting(ruleset, keys, environ)
+    return ActiveRules(
+        ruleset,
+        MappingProxyType(keys),
+        MappingProxyType(missing),
+        MappingProxyType(own_limits),
+        MappingProxyType(not_there),
+        tuple((sha256(key.encode()).digest(), source) for key, source in posting.items()),
+    )
+
+
+def _posting(
+    ruleset: Ruleset, keys: Mapping[str, str], environ: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The sender that each literal routing key stands for, and where those of integrations are that are not there.
+
+    keys:  those that events go out by, by destination. Whoever posts with one of them means its service.
+    """
+    posting = {keys[DEFAULT_DESTINATION]: PAGERDUTY}
+    for name in ruleset.services:
+        if own := keys.get(f"{PAGERDUTY}:{name}"):
+            posting.setdefault(own, f"{PAGERDUTY}/{name}")
+    not_there = {}
+    for integration in ruleset.integrations.values():
+        place = integration.routing_key
+        key = read_secret(environ, env=place.env, file=place.file)
+        if key is None:
+            _log.warning("an integration's routing key is not there", integration=integration.name)
+            not_there[integration.name] = place.env or place.file or ""
+        else:
+            posting.setdefault(key, f"{PAGERDUTY}/{integration.name}")
+    return posting, not_there

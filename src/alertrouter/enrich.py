@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from alertrouter.alert import Alert, CommonEvent, Link
+from alertrouter.alert import Alert, CommonEvent, Image, Link
 from alertrouter.rules.model import Decision, Ruleset, Service
 
 #: The member of `custom_details` that holds everything of ours.
@@ -26,6 +26,7 @@ class Enriched:
     links: tuple[Link, ...]
     client: str
     client_url: str
+    images: tuple[Image, ...] = ()
 
 
 def enrich(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
@@ -47,7 +48,13 @@ def enrich(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
         links=_links(alert, decision, service),
         client=alert.client,
         client_url=alert.client_url,
+        images=images_of(alert),
     )
+
+
+def images_of(alert: Alert) -> tuple[Image, ...]:
+    """The images that came with it."""
+    return alert.enqueued.images if alert.enqueued else ()
 
 
 def _ours(alert: Alert, decision: Decision, service: Service | None) -> dict[str, Any]:

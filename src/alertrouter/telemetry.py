@@ -17,7 +17,7 @@ REGISTRY = CollectorRegistry()
 WEBHOOKS = Counter("alertrouter_webhooks_total", "Webhook requests answered.", ["source", "status"], registry=REGISTRY)
 ALERTS_RECEIVED = Counter(
     "alertrouter_alerts_received_total",
-    "Alerts received, by what they were: news (new, episode, severity, status, refresh, again), duplicate, stale, "
+    "Alerts received, by what they were: news (new, episode, severity, content, status, refresh, again), duplicate, stale, "
     "heartbeat, ignored or skipped; while Redis is away sent_directly, kept_for_redis, suppressed or dropped.",
     ["source", "outcome"],
     registry=REGISTRY,

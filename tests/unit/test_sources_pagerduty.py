@@ -58,7 +58,7 @@ def test_a_trigger_in_full() -> None:
     )
     assert alert.links == (Link("https://wiki.example.org/disk", "Runbook"),)
     assert (alert.client, alert.client_url) == ("Monit", "https://monit.example.org")
-    assert alert.raw == {name: member for name, member in sent.items() if name != "routing_key"}
+    assert alert.raw == {**sent, "routing_key": "default"}
 
 
 def test_the_routing_key_does_not_get_into_the_alert() -> None:

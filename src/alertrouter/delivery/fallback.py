@@ -88,6 +88,8 @@ class _Last:
     episode: str
     severity: Severity
     key: str = field(repr=False)
+    dedup_key: str = ""
+    content: str = ""
     at: int = 0
 
 
@@ -165,10 +167,8 @@ class DirectPath:
         """What became of one alert; None where the sender has to repeat it."""
         decision = decide_without_counts(alert, active, now, self._ahead())
         status = _status(alert, decision)
-        if decision.dedup_key and status is Status.RESOLVED:
-            # only Redis knows whether others keep the incident open that it shares
-            kept = await self._write(Begun(self._journal.next_number(), now, alert))
-            return Direct.KEPT if kept else None
+        if decision.dedup_key not in ("", alert.id) and status is Status.RESOLVED:
+            return await self._leave_to_redis(alert, now)
         if decision.verdict is Verdict.DROP or (decision.verdict is Verdict.SUPPRESS and status is Status.FIRING):
             kept = await self._write(Begun(self._journal.next_number(), now, alert))
             return Direct(_KEPT_AS[decision.verdict]) if kept else None
@@ -196,7 +196,9 @@ class DirectPath:
             if _is_late_copy(way, last, now):
                 return None
             if way.action is not Action.TRIGGER:
-                way = replace(way, key=last.key)  # where its trigger went
+                way = replace(way, key=last.key, dedup_key=last.dedup_key)  # where its trigger went
+                if way.action is Action.RESOLVE and way.dedup_key not in ("", way.alert.id):
+                    return await self._leave_to_redis(way.alert, now)
         fallback = way.active.key_of(FALLBACK)
         told, journaled = await self._send_by(way, now)
         if isinstance(told, Refused) and way.action is Action.TRIGGER and fallback != way.key:
@@ -208,6 +210,11 @@ class DirectPath:
             self._remember(way, now)
         # without the journal nobody would know which key a page is open under; a page itself must not wait for a disk
         return Direct.SENT if journaled or way.action is Action.TRIGGER else None
+
+    async def _leave_to_redis(self, alert: Alert, now: int) -> Direct | None:
+        """A resolve of an incident that is shared: only Redis knows whether others keep it open."""
+        kept = await self._write(Begun(self._journal.next_number(), now, alert))
+        return Direct.KEPT if kept else None
 
     async def _send_by(self, way: _Way, now: int) -> tuple[State | Refused | None, bool]:
         """What came of sending by the way's key, and whether all of it is in the journal."""
@@ -250,7 +257,9 @@ class DirectPath:
 
     def _remember(self, way: _Way, now: int) -> None:
         self._last.pop(way.alert.id, None)
-        self._last[way.alert.id] = _Last(way.action, way.alert.episode, way.alert.event.severity, way.key, now)
+        self._last[way.alert.id] = _Last(
+            way.action, way.alert.episode, way.alert.event.severity, way.key, way.dedup_key, _content(way.alert), now
+        )
         while self._last and (
             len(self._last) > _MOST_REMEMBERED or next(iter(self._last.values())).at <= now - _REMEMBERED_MS
         ):
@@ -403,7 +412,13 @@ def _status(alert: Alert, decision: Decision) -> Status:
 
 def _is_repeated(way: _Way, last: _Last) -> bool:
     same = way.action is last.action and way.alert.episode == last.episode
-    return same and (way.action is not Action.TRIGGER or way.alert.event.severity is last.severity)
+    unchanged = way.alert.event.severity is last.severity and _content(way.alert) == last.content
+    return same and (way.action is not Action.TRIGGER or unchanged)
+
+
+def _content(alert: Alert) -> str:
+    """What tells another text of the alert from this one, where that is news."""
+    return alert.enqueued.content if alert.enqueued else ""
 
 
 def _is_late_copy(way: _Way, last: _Last, now: int) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -13,8 +15,8 @@ from msgspec.structs import replace
 
 from alertrouter import telemetry
 from alertrouter.alarms import CANARY, DIGEST, HEARTBEAT, PAGE_TEST, SELF, SELF_DESTINATION
-from alertrouter.alert import Alert
-from alertrouter.enrich import Enriched, enrich
+from alertrouter.alert import PAGERDUTY, Alert
+from alertrouter.enrich import Enriched, enrich, images_of
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION, destination_of, evaluate
 from alertrouter.rules.heartbeats import heard_in
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Verdict
@@ -42,6 +44,16 @@ class ActiveRules:
     missing_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: Calls per minute of the routing keys that have a limit of their own, by the literal key; 0 for no limit.
     own_limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    #: Where the routing key of each integration was to be found that is not there.
+    missing_integrations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    #: SHA-256 of each routing key that may post events, and the sender that it stands for.
+    integrations: tuple[tuple[bytes, str], ...] = field(default=(), repr=False)
+
+    def integration_of(self, routing_key: str) -> str | None:
+        """The sender that a routing key stands for; None for an unknown one. Takes the same time whatever the key."""
+        offered = sha256(routing_key.encode("utf-8", "surrogateescape")).digest()
+        found = [source for digest, source in self.integrations if hmac.compare_digest(offered, digest)]
+        return found[0] if found else None
 
     def key_of(self, destination: str) -> str:
         """The routing key in force for `destination`: the default one where it has none of its own."""
@@ -70,10 +82,24 @@ def decide(
                 return _dropped(alert, HEARTBEAT + heartbeat.name, "a heartbeat: it is noted, and pages nobody")
         return evaluate(alert, ruleset, time_of_day, counts=counts, trace=trace)
 
-    decision = _or_plain(alert, judge, plain_decision)
+    decision = _told_apart(alert, _or_plain(alert, judge, plain_decision))
     if ahead and decision.until:
         return dataclasses.replace(decision, until=min(decision.until + ahead, now + _LOOK_AGAIN_MS))
     return decision
+
+
+def _told_apart(alert: Alert, decision: Decision) -> Decision:
+    """The decision under a dedup_key that is nobody else's at its destination.
+
+    The client's own key is, where the alert goes out by the routing key that it came by. Where rules or `integrations:`
+    send it elsewhere, whoever posts with that key may have the same one: there it is the record's id, which names the
+    integration.
+    """
+    if alert.enqueued is None or decision.dedup_key or not decision.destinations:
+        return decision
+    _, _, integration = alert.source.partition("/")
+    own = f"{PAGERDUTY}:{integration}" if integration else DEFAULT_DESTINATION
+    return decision if decision.destinations[0] == own else dataclasses.replace(decision, dedup_key=alert.id)
 
 
 def show(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
@@ -126,4 +152,4 @@ def _or_plain(alert: Alert, compute: Callable[[], T], plain: Callable[[Alert], T
 
 
 def _plain(alert: Alert) -> Enriched:
-    return Enriched(alert.event, alert.links, alert.client, alert.client_url)
+    return Enriched(alert.event, alert.links, alert.client, alert.client_url, images_of(alert))

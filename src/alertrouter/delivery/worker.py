@@ -464,7 +464,7 @@ class Worker:
             case _:
                 assert_never(answer)
         await self._settle(settlement, now)
-        if told.dedup_key:
+        if record.shares(told.dedup_key):
             # it did not get in there, and may be over before it is tried again
             kept_out = isinstance(answer, Refused) or (isinstance(answer, TryAgain) and not answer.ambiguous)
             result = Result.REFUSED if kept_out else settlement.result
@@ -515,7 +515,7 @@ class Worker:
 
     async def _share(self, record: Record, told: Told, send: Send) -> int:
         """Join or leave the incident that a rule makes this alert share; how many others keep it open."""
-        if not told.dedup_key:
+        if not record.shares(told.dedup_key):
             return 0
         if send.action is Action.RESOLVE:
             return await self._store.leave_incident(record, told)

@@ -25,7 +25,7 @@ import msgspec
 from yarl import URL
 
 from alertrouter import __version__
-from alertrouter.alert import CommonEvent, Link
+from alertrouter.alert import CommonEvent, Image, Link
 from alertrouter.destinations.fitting import cut, encode, fit, plain, sound
 from alertrouter.enrich import OURS, Enriched
 from alertrouter.errors import SettingsInvalid
@@ -39,12 +39,13 @@ EU_EVENTS_URL = "https://events.eu.pagerduty.com"
 BODY_LIMIT = 512_000
 #: Longest `payload.summary`, in code points (02-Trigger-Events.md).
 SUMMARY_LIMIT = 1_024
-#: Our own bounds where PagerDuty publishes none. They keep everything beside `custom_details` under 200 kB whatever a
+#: Our own bounds where PagerDuty publishes none. They keep everything beside `custom_details` under 300 kB whatever a
 #: sender writes, so that trimming the details is always enough to reach `BODY_LIMIT`.
 TEXT_LIMIT = 1_024
 LINK_TEXT_LIMIT = 255
 URL_LIMIT = 4_096
 LINKS_LIMIT = 25
+IMAGES_LIMIT = 10
 
 #: The member of `custom_details` that names what was cut to fit `BODY_LIMIT`, and the room kept for it in bytes.
 TRIMMED = "alertrouter_trimmed"
@@ -138,6 +139,8 @@ def build_event(
     }
     if rung is Rung.WHOLE and (links := list(islice(filter(None, map(_link, enriched.links)), LINKS_LIMIT))):
         event["links"] = links
+    if rung is Rung.WHOLE and (images := list(islice(filter(None, map(_image, enriched.images)), IMAGES_LIMIT))):
+        event["images"] = images
     if client := cut(enriched.client, TEXT_LIMIT):
         event["client"] = client
     if client_url := web_url(enriched.client_url):
@@ -146,7 +149,7 @@ def build_event(
 
 
 def encode_event(event: Mapping[str, Any], limit: int = BODY_LIMIT) -> bytes:
-    """The event of `build_event` as JSON of at most `limit` bytes, which is to be 200 kB or more.
+    """The event of `build_event` as JSON of at most `limit` bytes, which is to be 300 kB or more.
 
     Over the limit, the largest details are cut or left out, small ones (what people route and search by) are kept, and
     `custom_details.alertrouter_trimmed` lists the names of those that are not whole any more.
@@ -220,6 +223,15 @@ def _link(link: Link) -> dict[str, str] | None:
         return None
     text = cut(link.text, LINK_TEXT_LIMIT)
     return {"href": href, "text": text} if text else {"href": href}
+
+
+def _image(image: Image) -> dict[str, str] | None:
+    """PagerDuty shows images from https addresses only."""
+    src = web_url(image.src)
+    if not src.startswith("https://"):
+        return None
+    optional = {"href": web_url(image.href), "alt": cut(image.alt, LINK_TEXT_LIMIT)}
+    return {"src": src, **{name: text for name, text in optional.items() if text}}
 
 
 def _timestamp(text: str) -> str:

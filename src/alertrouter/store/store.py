@@ -93,6 +93,8 @@ _MEMBERS_AT_ONCE = 200
 
 _RANK_STEP = 10**13  # larger than any time in ms, so that rank orders before age; their sum is exact in a double
 _log = structlog.get_logger()
+#: In the place of an alert's digest: it says nothing of its content.
+_SAYS_NOTHING = "-"
 _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(Alert).decode
 _decode_flapping = msgspec.json.Decoder(Flapping).decode
@@ -431,6 +433,7 @@ class AlertStore:
                         alert.episode_at,
                         alert.ended_at,
                         _encode(alert),
+                        (alert.enqueued.content or _SAYS_NOTHING) if alert.enqueued else "",
                     )
                     for alert, _ in batch
                 ),
@@ -450,7 +453,7 @@ class AlertStore:
         if word == "error":
             raise ForeignData(alert.id)
         if told is not None:
-            if told.dedup_key and told.state is not State.RESOLVED:
+            if told.dedup_key not in ("", alert.id) and told.state is not State.RESOLVED:
                 async with _as_unavailable():
                     await self._client.sadd(self._members(told), alert.id)
             await self._run(
@@ -1296,14 +1299,18 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
             destination, _, field = name[2:].decode().rpartition(":")
             told.setdefault(destination, {})[field] = value.decode()
     poisoned = fields.get(b"poisoned") == b"1"
+    status = _STATUS[fields[b"status"]]
+    alert = _stand_in(fields) if poisoned else _decode_alert(fields[b"alert"])
+    if alert.enqueued and alert.status is not status:
+        alert = msgspec.structs.replace(alert, status=status)  # what was heard last said nothing of its content
     return Record(
         id=fields[b"id"].decode(),
         version=int(fields[b"version"]),
-        status=_STATUS[fields[b"status"]],
+        status=status,
         severity=_SEVERITY[fields[b"severity"]],
         # words that a later version of this program may have written do not make the record unreadable
         news=_NEWS.get(fields[b"news"], News.AGAIN),
-        alert=_stand_in(fields) if poisoned else _decode_alert(fields[b"alert"]),
+        alert=alert,
         fired_version=int(fields.get(b"fired_version", 0)),
         resolved_version=int(fields.get(b"resolved_version", 0)),
         hold_until=int(fields[b"hold_until"]),
