@@ -167,7 +167,7 @@ class DirectPath:
         """What became of one alert; None where the sender has to repeat it."""
         decision = decide_without_counts(alert, active, now, self._ahead())
         status = _status(alert, decision)
-        if decision.dedup_key not in ("", alert.id) and status is Status.RESOLVED:
+        if decision.dedup_key and status is Status.RESOLVED:
             return await self._leave_to_redis(alert, now)
         if decision.verdict is Verdict.DROP or (decision.verdict is Verdict.SUPPRESS and status is Status.FIRING):
             kept = await self._write(Begun(self._journal.next_number(), now, alert))
@@ -175,13 +175,14 @@ class DirectPath:
         if status is Status.FIRING and decision.event.severity in (Severity.WARNING, Severity.INFO):
             return None
         destination = decision.destinations[0]
+        key = active.key_of(destination)
         way = _Way(
             alert=alert,
             decision=decision,
             action=_ACTIONS[status],
             destination=destination,
-            key=active.key_of(destination),
-            dedup_key=decision.dedup_key,
+            key=key,
+            dedup_key=decision.dedup_key or _dedup_key(alert, key, active),
             rank=RANK_OF_SEVERITY[decision.event.severity] if status is Status.FIRING else Rank.RESOLVE,
             active=active,
         )
@@ -414,6 +415,15 @@ def _is_repeated(way: _Way, last: _Last) -> bool:
     same = way.action is last.action and way.alert.episode == last.episode
     unchanged = way.alert.event.severity is last.severity and _content(way.alert) == last.content
     return same and (way.action is not Action.TRIGGER or unchanged)
+
+
+def _dedup_key(alert: Alert, key: str, active: ActiveRules) -> str:
+    """An event's key where it goes out by another integration's routing key, who may have the same one: its record's id.
+
+    Only Redis knows whether that is so. Else "", for its own.
+    """
+    is_anothers = alert.enqueued is not None and active.integration_of(key) != alert.source
+    return alert.id if is_anothers else ""
 
 
 def _content(alert: Alert) -> str:

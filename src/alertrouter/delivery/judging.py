@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from alertrouter import telemetry
 from alertrouter.alarms import CANARY, DIGEST, HEARTBEAT, PAGE_TEST, SELF, SELF_DESTINATION
-from alertrouter.alert import PAGERDUTY, Alert
+from alertrouter.alert import Alert
 from alertrouter.enrich import Enriched, enrich, images_of
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION, destination_of, evaluate
 from alertrouter.rules.heartbeats import heard_in
@@ -82,24 +82,10 @@ def decide(
                 return _dropped(alert, HEARTBEAT + heartbeat.name, "a heartbeat: it is noted, and pages nobody")
         return evaluate(alert, ruleset, time_of_day, counts=counts, trace=trace)
 
-    decision = _told_apart(alert, _or_plain(alert, judge, plain_decision))
+    decision = _or_plain(alert, judge, plain_decision)
     if ahead and decision.until:
         return dataclasses.replace(decision, until=min(decision.until + ahead, now + _LOOK_AGAIN_MS))
     return decision
-
-
-def _told_apart(alert: Alert, decision: Decision) -> Decision:
-    """The decision under a dedup_key that is nobody else's at its destination.
-
-    The client's own key is, where the alert goes out by the routing key that it came by. Where rules or `integrations:`
-    send it elsewhere, whoever posts with that key may have the same one: there it is the record's id, which names the
-    integration.
-    """
-    if alert.enqueued is None or decision.dedup_key or not decision.destinations:
-        return decision
-    _, _, integration = alert.source.partition("/")
-    own = f"{PAGERDUTY}:{integration}" if integration else DEFAULT_DESTINATION
-    return decision if decision.destinations[0] == own else dataclasses.replace(decision, dedup_key=alert.id)
 
 
 def show(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:

@@ -7,6 +7,7 @@ this one after a restart, judges it again, and PagerDuty's dedup_key makes a rep
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -287,7 +288,7 @@ class Worker:
     async def _judge(self, record: Record, now: int, look_at: int = 0) -> Judged:
         """What to put down about it; `look_at` is when to look again even if nothing else asks for it."""
         active = self._rules()
-        decision = await self._decide(record, active.ruleset, now)
+        decision = await self._decide(record, active, now)
         if decision.cache_writes:
             await self._store.remember({write.key: write.value for write in decision.cache_writes})
         if decision.resets:
@@ -331,7 +332,21 @@ class Worker:
             ),
         )
 
-    async def _decide(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
+    async def _decide(self, record: Record, active: ActiveRules, now: int) -> Decision:
+        """What is to be done, and under which dedup_key an Events API v2 event is told."""
+        decision = await self._evaluate(record, active.ruleset, now)
+        if record.alert.enqueued is None or decision.dedup_key or not decision.destinations:
+            return decision
+        destination = decision.destinations[0]
+        told = record.told_of(destination)
+        if told.is_open:
+            return dataclasses.replace(decision, dedup_key=told.dedup_key)
+        key, own = active.key_of(destination), record.alert.dedup_key
+        # two integrations that share a routing key must not close each other's alerts
+        is_free = await self._store.claim_dedup_key(key, own, record.id)
+        return decision if is_free else dataclasses.replace(decision, dedup_key=record.id)
+
+    async def _evaluate(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
         """What the rules say, with the counts and remembered values they ask for fetched as they come up.
 
         An alert that they do not survive is not shown to them.
@@ -382,7 +397,7 @@ class Worker:
         told = replace(claim.record.told_of(claim.destination), lease_until=0)
         record = claim.record.with_told(told)
         try:
-            decision = await self._decide(record, active.ruleset, now)
+            decision = await self._decide(record, active, now)
         except StoreUnavailable:
             await self._release(claim, now)
             return

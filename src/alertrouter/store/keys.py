@@ -26,6 +26,8 @@ class Keys:
     gathered: prefix of one set per open digest, the ids of its members: `gathered` + service
     cache:    prefix of what rules remember, one string each: `cache` + name
     members:  prefix of one set per incident that several alerts share: `members` + destination + key
+    claimed:  prefix of one string per dedup_key that a client chose, the id of the alert that is told under it:
+              `claimed` + routing key, by a hash of it + `:` + dedup_key
     epoch:    random text, as old as the data: another one means that what was stored is gone
     dead:     hash of dead letters, what each is about to JSON: "<kind>\n<where>\n<when>\n<id>"
     letters:  zset of the same by their numbers, which are the times (ms) they were written, made unique
@@ -61,6 +63,7 @@ class Keys:
     gathered: str
     cache: str
     members: str
+    claimed: str
     epoch: str
     clock: str
     sources: str
@@ -99,6 +102,7 @@ def keys_of(instance: str) -> Keys:
         gathered=tag + "gathered:",
         cache=tag + "cache:",
         members=tag + "members:",
+        claimed=tag + "claimed:",
         epoch=tag + "epoch",
         clock=tag + "clock",
         sources=tag + "sources",

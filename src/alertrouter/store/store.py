@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from alertrouter.alarms import HEARTBEAT, REFUSED_SENDER, SELF, alarm
-from alertrouter.alert import Alert, CommonEvent, Severity, Status
+from alertrouter.alert import PAGERDUTY, Alert, CommonEvent, Enqueued, Severity, Status
 from alertrouter.errors import ForeignData, StoreUnavailable
 from alertrouter.letter import LARGEST_ALERT, Kind, Letter
 from alertrouter.record import (
@@ -93,6 +93,8 @@ _MEMBERS_AT_ONCE = 200
 
 _RANK_STEP = 10**13  # larger than any time in ms, so that rank orders before age; their sum is exact in a double
 _log = structlog.get_logger()
+#: What is open and unheard for 30 days is resolved: by then nobody is told under a dedup_key any more.
+_KEEP_CLAIM_MS = 31 * 24 * 3600 * 1000
 #: In the place of an alert's digest: it says nothing of its content.
 _SAYS_NOTHING = "-"
 _encode = msgspec.json.Encoder().encode
@@ -108,6 +110,7 @@ _SCRIPTS = {
     "backlog": "zset set zset hash",
     "beat": "zset string",
     "bury": "zset hash zset",
+    "claim_dedup_key": "string",
     "claim_due": "zset zset zset hash zset",
     "claim_sends": "set zset string zset zset zset hash",
     "count": "zset hash zset",
@@ -709,6 +712,11 @@ class AlertStore:
         async with _as_unavailable():
             await self._client.zrem(self.keys.tests, alert_id)
 
+    async def claim_dedup_key(self, routing_key: str, dedup_key: str, alert_id: str) -> bool:
+        """Whether the alert may be told by that routing key under that dedup_key: no other alert is."""
+        name = f"{self.keys.claimed}{limited_as(routing_key)}:{dedup_key}"
+        return bool(await self._run("claim_dedup_key", [name], [alert_id, _KEEP_CLAIM_MS]))
+
     async def join_incident(self, record: Record, told: Told) -> None:
         """The alert is about to be told under a key that it shares with others."""
         async with _as_unavailable():
@@ -1288,6 +1296,7 @@ def _stand_in(fields: Mapping[bytes, bytes]) -> Alert:
             source=source,
             severity=_SEVERITY[fields[b"severity"]],
         ),
+        enqueued=Enqueued(fingerprint) if source.partition("/")[0] == PAGERDUTY else None,
     )
 
 
