@@ -21,6 +21,7 @@ from alertrouter.alarms import SELF_DESTINATION, alarm
 from alertrouter.alert import PAGERDUTY, Alert, Severity
 from alertrouter.delivery.bounds import Bounds
 from alertrouter.delivery.canary import Canary
+from alertrouter.delivery.changes import Changes
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
 from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
@@ -49,6 +50,7 @@ from alertrouter.rules.revision import git_revision
 from alertrouter.rules.silences import Silence
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
+from alertrouter.sources.pagerduty import Change
 from alertrouter.store.clock import RedisClock
 from alertrouter.store.connect import connect
 from alertrouter.store.embedded import EmbeddedRedis, own_directory
@@ -106,6 +108,14 @@ class Service:
         self.rules = self._put_in_force(load_rules(settings.rules, now=self._time_of_day()))
         self.shadow = Shadow(store, self._ahead) if settings.shadow_rules else None
         self.history_writer = self._history_writer(settings)
+        self.changes = Changes(
+            store,
+            pagerduty,
+            lambda: self.rules,
+            clock,
+            calls_per_minute=settings.pagerduty_calls_per_minute,
+            ahead=self._ahead,
+        )
         self.worker = Worker(
             store,
             reachability,
@@ -121,9 +131,10 @@ class Service:
             flapping=FlappingLimit.from_settings(settings.flapping_transitions, settings.flapping_within),
             ahead=self._ahead,
             keep_time=self.keep_time,
+            changes=self.changes.of,
         )
         self.bounds = Bounds(store, clock, settings.max_pending)
-        direct = DirectPath(reachability, lambda: self.rules, clock, journal, self._ahead)
+        direct = DirectPath(reachability, lambda: self.rules, clock, journal, self._ahead, self.changes.of)
         wake = self.worker.wake
         self.heartbeats = Heartbeats(
             store, lambda: self.rules, clock, wake, fail_open=settings.fail_open, ahead=self._ahead
@@ -191,6 +202,12 @@ class Service:
         outcomes = await self.heartbeats.take(alerts, self.intake.accept)
         self.worker.wake()
         return outcomes
+
+    async def take_change(self, change: Change) -> bool:
+        """Take a change event in; False where there is no room. Raises StoreUnavailable, also while draining."""
+        if self.draining:
+            raise StoreUnavailable("shutting down")
+        return await self.changes.accept(change)
 
     async def reload(self) -> Ruleset:
         """Load the rules anew and put them in force, or raise RulesInvalid and keep the old ones."""
@@ -457,6 +474,7 @@ class Service:
         enqueue = Enqueue(
             self.accept,
             self.unreadable.keep,
+            self.take_change,
             lambda key: self.rules.integration_of(key),
             on_taken=self.senders.taken,
             on_refused=self.senders.refused,
@@ -491,6 +509,7 @@ class Service:
                 web.post("/webhooks/{sender}", webhooks.post),
                 web.post("/webhooks/{sender}/{name}", webhooks.post),
                 web.post("/v2/enqueue", enqueue.post),
+                web.post("/v2/change/enqueue", enqueue.post_change),
                 web.get("/-/healthy", operations.healthy),
                 web.get("/-/ready", operations.ready),
                 web.post("/-/reload", operations.reload),
@@ -569,6 +588,7 @@ async def running(
             "watching the bounds": service.watch_bounds,
             "watching heartbeats": service.heartbeats.watch,
             "watching senders": service.senders.watch,
+            "forwarding changes": service.changes.watch,
             "sending the canary": service.canary.watch,
         }
         if service.outage is not None:

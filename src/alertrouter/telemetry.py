@@ -37,6 +37,12 @@ SENDS = Counter(
     ["destination", "outcome"],
     registry=REGISTRY,
 )
+CHANGES = Counter(
+    "alertrouter_changes_total",
+    "Change events: accepted, no_room, and by what came back from PagerDuty: delivered, again, refused.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 DIRECT_SENDS = Counter(
     "alertrouter_direct_sends_total",
     "Calls to PagerDuty past Redis, by what came back: delivered, again, refused.",

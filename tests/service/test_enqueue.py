@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from pydantic import SecretStr
 
 from alertrouter.sandbox import Sandbox
 from alertrouter.settings import Settings
+from alertrouter.store.changes import Remembered
+from tests.alerts import HOUR, MINUTE, NIGHT
 from tests.service import conftest
 from tests.service.conftest import DEFAULT_KEY, SEARCH_KEY, Client, serving, write_rules
 from tests.service.test_http import idle
+from tests.waiting import until
 
 PATH = "/v2/enqueue"
 ZABBIX_KEY, KUMA_KEY, OTHERS_KEY = "2" * 32, "3" * 32, "9" * 32
@@ -279,3 +283,104 @@ async def test_no_token_is_asked_for(settings: Settings, sandbox: Sandbox) -> No
         await take(client, event())
         assert (await client.post("/webhooks/alertmanager", b"{}"))[0] == 401
     assert len(sandbox.events) == 1
+
+
+# --- change events ---------------------------------------------------------------------------------------------------
+
+CHANGES = "/v2/change/enqueue"
+
+
+def change(summary: str = "search 4.2", minutes_ago: int = 4, **members: Any) -> bytes:
+    made = datetime.now(UTC) - timedelta(minutes=minutes_ago, seconds=1)
+    payload = {"summary": summary, "source": "ci", "timestamp": made.isoformat(), "custom_details": {"by": "anna"}}
+    return json.dumps({"routing_key": SEARCH_KEY, "payload": payload, **members}).encode()
+
+
+async def test_a_change_is_forwarded_and_told_to_who_is_paged(client: Client, sandbox: Sandbox) -> None:
+    link = {"href": "https://ci.example.org/42", "text": "Build 42"}
+    status, answer = await client.post(CHANGES, change(links=[link]))
+    assert (status, answer) == (202, {"status": "success", "message": "Change event processed"})
+    await until(lambda: len(sandbox.changes) == 1)
+    [sent] = sandbox.changes
+    assert sent["routing_key"] == SEARCH_KEY
+    assert {name: sent["payload"][name] for name in ("summary", "source", "custom_details")} == {
+        "summary": "search 4.2",
+        "source": "ci",
+        "custom_details": {"by": "anna"},
+    }
+    assert sent["links"] == [link]
+    await until(lambda: bool(client.service.changes.of("search-service")))
+    await take(client, event(payload=details(service="search")))
+    await take(client, event(dedup_key="other"))
+    page, other = (call.event for call in sandbox.events)
+    assert page["payload"]["custom_details"]["changes"] == ["deployed 4 minutes ago: search 4.2"]
+    assert {"href": link["href"], "text": "deployed 4 minutes ago: search 4.2"} in page["links"]
+    assert "changes" not in other["payload"]["custom_details"]
+
+
+async def test_rules_say_whose_change_it_is(client: Client, sandbox: Sandbox) -> None:
+    payload = {"summary": "flag on", "custom_details": {"service": "search"}, "timestamp": "2020-01-01T00:00:00+00:00Z"}
+    await client.post(CHANGES, change(routing_key=DEFAULT_KEY, payload=payload))
+    await until(lambda: len(sandbox.changes) == 1)
+    assert sandbox.changes[0]["routing_key"] == SEARCH_KEY
+    assert sandbox.changes[0]["payload"]["timestamp"] == "2020-01-01T00:00:00Z", "as PagerDuty's own client spells it"
+    assert not client.service.changes.of("search-service"), "an old one is told to nobody"
+
+
+async def test_a_change_waits_until_pagerduty_takes_it(client: Client, sandbox: Sandbox) -> None:
+    sandbox.fail(503, times=1)
+    assert (await client.post(CHANGES, change()))[0] == 202
+    await until(lambda: not sandbox.faults)
+    assert sandbox.changes == []
+    [waiting] = await client.service.store.changes.claim(client.service._clock() + 15_000, 10)
+    await client.service.changes._forward(waiting)
+    assert len(sandbox.changes) == 1
+    assert await client.service.store.changes.claim(client.service._clock() + HOUR, 10) == []
+
+
+async def test_a_change_that_is_refused_is_a_dead_letter(client: Client, sandbox: Sandbox) -> None:
+    sandbox.fail(400, times=1, body={"status": "invalid event", "message": "no such thing"})
+    assert (await client.post(CHANGES, change()))[0] == 202
+
+    async def is_kept() -> bool:
+        return "PagerDuty refuses this change event: no such thing" in (await client.get("/api/v1/dead-letters"))[1]
+
+    await until(is_kept)
+    assert SEARCH_KEY not in (await client.get("/api/v1/dead-letters"))[1]
+    assert await client.service.store.changes.claim(client.service._clock() + HOUR, 10) == []
+
+
+async def test_changes_leave_room_for_pages(client: Client) -> None:
+    changes, now = client.service.store.changes, client.service._clock()
+    taken = [await changes.may_call("k", 10, now, str(call)) for call in range(6)]
+    assert taken == [True] * 5 + [False]
+    assert await changes.may_call("k", 10, now + MINUTE, "later")
+    await client.service.store._client.zadd(client.service.store.keys.wait + "k", {"page": 1})
+    assert not await changes.may_call("k", 0, now + MINUTE, "a page waits")
+
+
+async def test_what_waits_and_what_is_remembered_is_bounded(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alertrouter.store.changes.MOST_WAITING", 0)
+    status, answer = await client.post(CHANGES, change())
+    assert (status, answer["status"]) == (429, "throttle exceeded")
+    changes = client.service.store.changes
+    for minute in range(5):
+        await changes.remember("shop", Remembered(NIGHT + minute * MINUTE, f"shop {minute}"), NIGHT)
+    await changes.remember("shop", Remembered(NIGHT + 4 * MINUTE, "shop 4"), NIGHT)
+    summaries = [each.summary for each in (await changes.remembered())["shop"]]
+    assert summaries == ["shop 4", "shop 3", "shop 2"], "one that is sent twice is one"
+    await changes.remember("other", Remembered(NIGHT + 2 * HOUR, "other"), NIGHT + 2 * HOUR)
+    assert list(await changes.remembered()) == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("body", "errors"),
+    [
+        (change(routing_key=OTHERS_KEY), ["Invalid routing key"]),
+        (change(payload=None), ["'payload' is missing or no object"]),
+        (change(payload={"source": "ci"}), ["'payload.summary' is missing or blank"]),
+    ],
+)
+async def test_a_wrong_change_is_refused_in_pagerdutys_shape(client: Client, body: bytes, errors: list[str]) -> None:
+    status, answer = await client.post(CHANGES, body)
+    assert (status, answer["status"], answer["errors"]) == (400, "invalid event", errors)

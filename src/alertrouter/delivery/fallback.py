@@ -19,7 +19,7 @@ from itertools import count
 import structlog
 
 from alertrouter import telemetry
-from alertrouter.alert import Alert, Severity, Status
+from alertrouter.alert import Alert, Link, Severity, Status
 from alertrouter.delivery.journal import Begun, Ended, Entry, Journal
 from alertrouter.delivery.judging import ActiveRules, decide, show
 from alertrouter.delivery.reconcile import RANK_OF_SEVERITY, STATE_AFTER, Action, Rank
@@ -125,8 +125,10 @@ class DirectPath:
         clock: Callable[[], int],
         journal: Journal,
         ahead: Callable[[], int] = lambda: 0,
+        changes: Callable[[str], Sequence[Link]] = lambda _: (),
     ) -> None:
-        """`ahead` says how far `clock` is ahead of the time of day, in ms."""
+        """`ahead` says how far `clock` is ahead of the time of day, in ms; `changes` what was changed of a service lately."""
+        self._changes = changes
         self._pagerduty = pagerduty
         self._rules = rules
         self._clock = clock
@@ -231,7 +233,7 @@ class DirectPath:
     async def _post(self, way: _Way) -> State | Refused | None:
         """Send until it is taken, put off, or its key refused. NOTHING for put off; None where nobody knows."""
         alert = way.alert
-        enriched = show(alert, way.decision, way.active.ruleset)
+        enriched = show(alert, way.decision, way.active.ruleset, self._changes(way.decision.service))
         dedup_key = way.dedup_key or alert.dedup_key
         rung = Rung.WHOLE
         log = _log.bind(dedup_key=alert.dedup_key, source=alert.source, destination=way.destination)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from alertrouter import telemetry
 from alertrouter.alarms import CANARY, DIGEST, HEARTBEAT, PAGE_TEST, SELF, SELF_DESTINATION
-from alertrouter.alert import Alert
+from alertrouter.alert import Alert, Link
 from alertrouter.enrich import Enriched, enrich, images_of
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION, destination_of, evaluate
 from alertrouter.rules.heartbeats import heard_in
@@ -88,9 +88,9 @@ def decide(
     return decision
 
 
-def show(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
-    """What the responder sees. That a test page is one is said first, and no rule takes it away."""
-    shown = _or_plain(alert, lambda: enrich(alert, decision, ruleset), _plain)
+def show(alert: Alert, decision: Decision, ruleset: Ruleset, changes: Sequence[Link] = ()) -> Enriched:
+    """What the responder sees, the service's latest `changes` included. That a test page is one is said first, and no rule takes it away."""
+    shown = _or_plain(alert, lambda: enrich(alert, decision, ruleset, changes), _plain)
     if alert.source == PAGE_TEST:
         shown = dataclasses.replace(shown, event=replace(shown.event, summary=TEST_MARK + shown.event.summary))
     return shown

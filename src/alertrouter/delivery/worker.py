@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, assert_never
@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from alertrouter import telemetry
 from alertrouter.alarms import CANARY, DIGEST, OUR_OWN, alarm
-from alertrouter.alert import Alert, Status
+from alertrouter.alert import Alert, Link, Status
 from alertrouter.delivery.backoff import delay_ms, pause_ms
 from alertrouter.delivery.digest import Digests, Limits
 from alertrouter.delivery.flapping import FlappingLimit, flaps, look, note, plan_for
@@ -88,6 +88,7 @@ class Worker:
         flapping: FlappingLimit | None = None,
         ahead: Callable[[], int] = lambda: 0,
         keep_time: Callable[[], Awaitable[None]] | None = None,
+        changes: Callable[[str], Sequence[Link]] = lambda _: (),
     ) -> None:
         """`held` says when what waits in the store may be out of date, and nothing is to be sent.
 
@@ -95,6 +96,7 @@ class Worker:
         `on_judged` is told of every record that was claimed, what was decided about it, and when.
         `auto_resolve` says after what silence an alert is over, `flapping` what flaps; None for never.
         `ahead` says how far `clock` is ahead of the time of day (ms); `keep_time` is asked at each heartbeat to keep it right.
+        `changes` says what was changed of a service lately.
         """
         self._store = store
         self._pagerduty = pagerduty
@@ -110,6 +112,7 @@ class Worker:
         self._flapping = flapping
         self._ahead = ahead
         self._keep_time = keep_time
+        self._changes = changes
         self._in_flight: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._waiting = asyncio.Event()
@@ -414,7 +417,7 @@ class Worker:
         if others_open:
             await self._settle(_delivered(claim, record, told, send, decision, now, page_short=self._page_short), now)
             return
-        enriched = show(record.alert, decision, active.ruleset)
+        enriched = show(record.alert, decision, active.ruleset, self._changes(decision.service))
         body = encode_event(
             build_event(
                 EventAction(send.action.value),

@@ -166,6 +166,29 @@ def encode_event(event: Mapping[str, Any], limit: int = BODY_LIMIT) -> bytes:
     return encode({**event, "payload": {**payload, "custom_details": kept}})
 
 
+def encode_change(event: Mapping[str, Any], routing_key: str, limit: int = BODY_LIMIT) -> bytes:
+    """A change event as its sender wrote it, by another routing key and within PagerDuty's limits.
+
+    https://developer.pagerduty.com/docs/send-change-event. Details that make it larger than `limit` bytes are left out.
+    """
+    payload = event["payload"]
+    texts = {name: cut(str(payload[name]), TEXT_LIMIT) for name in ("summary", "source") if payload.get(name)}
+    timestamp = _timestamp(str(payload.get("timestamp") or "").replace("+00:00Z", "Z"))
+    sent = {**texts, **({"timestamp": timestamp} if timestamp else {})}
+    details = payload.get("custom_details")
+    links = [link for link in map(_change_link, event.get("links") or ()) if link][:LINKS_LIMIT]
+    whole = {"routing_key": routing_key, "payload": sent, **({"links": links} if links else {})}
+    if not isinstance(details, Mapping):
+        return encode(whole)
+    body = encode({**whole, "payload": {**sent, "custom_details": plain(details)}})
+    return body if len(body) <= limit else encode({**whole, "payload": {**sent, "custom_details": {TRIMMED: True}}})
+
+
+def _change_link(link: Any) -> dict[str, str] | None:
+    known = isinstance(link, Mapping) and isinstance(link.get("href"), str)
+    return _link(Link(link["href"], str(link.get("text") or ""))) if known else None
+
+
 def _ours(details: Mapping[str, Any]) -> dict[str, Any]:
     """The few details of ours that a responder cannot do without."""
     ours = details.get(OURS)
@@ -452,6 +475,7 @@ class PagerDutyClient:
         clock: Callable[[], int] = wall_clock,
     ) -> None:
         self._url = enqueue_url(base_url)
+        self._changes_url = self._url.parent / "change" / "enqueue"
         self._clock = clock
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -473,8 +497,15 @@ class PagerDutyClient:
 
     async def send(self, body: bytes) -> Outcome:
         """Post one encoded event. Whatever the network does comes back as an outcome; nothing is raised for it."""
+        return await self._post(self._url, body)
+
+    async def send_change(self, body: bytes) -> Outcome:
+        """Post one encoded change event."""
+        return await self._post(self._changes_url, body)
+
+    async def _post(self, url: URL, body: bytes) -> Outcome:
         try:
-            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+            async with self._session.post(url, data=body, allow_redirects=False) as response:
                 answer = await _read(response.content)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return TryAgain(_tidy(f"no connection: {_name(error)}", _routing_key(body)), None, ambiguous=False)

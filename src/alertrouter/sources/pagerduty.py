@@ -16,6 +16,7 @@ import msgspec
 from alertrouter.alert import DEDUP_KEY_LIMIT, Alert, CommonEvent, Enqueued, Image, Link, Severity, Status
 from alertrouter.errors import BadPayload
 from alertrouter.sources.body import read_json
+from alertrouter.sources.instant import Instant, read_rfc3339
 from alertrouter.sources.payload import ParsedPayload
 from alertrouter.sources.text import as_text, links, one_line, web_address
 
@@ -48,6 +49,59 @@ def read_event(body: bytes) -> Event:
     if not isinstance(decoded.value, dict):
         raise BadPayload("wrong shape: expected an Events API v2 event, an object with `event_action` and `payload`")
     return Event(decoded.value, decoded.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change event, https://developer.pagerduty.com/docs/send-change-event, without its routing key."""
+
+    source: str
+    event: dict[str, Any]
+
+    @property
+    def _payload(self) -> dict[str, Any]:
+        payload: dict[str, Any] = self.event["payload"]
+        return payload
+
+    @property
+    def summary(self) -> str:
+        """What was changed, in one line."""
+        return one_line(as_text(self._payload.get("summary")))
+
+    @property
+    def origin(self) -> str:
+        """Who or what changed it."""
+        return as_text(self._payload.get("source")) or "unknown"
+
+    @property
+    def made(self) -> Instant:
+        """When, by the sender's clock."""
+        # PagerDuty's own Python client puts a Z behind the offset that is there already
+        return read_rfc3339(as_text(self._payload.get("timestamp")).replace("+00:00Z", "Z"))
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """More about it."""
+        details = self._payload.get("custom_details")
+        return details if isinstance(details, dict) else {}
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """Where to read of it."""
+        return _read_links(self.event.get("links"))
+
+
+def read_change(event: Event, source: str) -> Change:
+    """The change event that came by the integration that `source` names. Raises BadPayload with every fault."""
+    payload = event.members.get("payload")
+    faults = []
+    if not isinstance(payload, dict):
+        faults.append("'payload' is missing or no object")
+    elif not as_text(payload.get("summary")).strip():
+        faults.append("'payload.summary' is missing or blank")
+    if faults:
+        raise BadPayload(f"not a change event: {'; '.join(faults)}", faults=faults)
+    return Change(source, {**event.members, "routing_key": source.partition("/")[2] or DEFAULT_INTEGRATION})
 
 
 def routing_key_of(event: Event, headers: Mapping[str, str]) -> str:

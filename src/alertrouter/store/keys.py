@@ -42,6 +42,8 @@ class Keys:
     clock:    what replicas agree on about the time
     sources:  hash of senders, each with when it was last heard and since when without a long silence (ms)
     history:  capped stream of what was heard, what was sent, and how alerts ended
+    changes:  zset of change events that wait for PagerDuty, "<when>\\t<JSON>", by when each is due (ms)
+    changed:  hash of services to their latest changes as JSON
     silences: hash of what people on call keep back, id to JSON
     tests:    zset of ids of test pages, by when each is to be resolved (ms)
     """
@@ -79,6 +81,8 @@ class Keys:
     history: str
     silences: str
     tests: str
+    changes: str
+    changed: str
 
 
 def keys_of(instance: str) -> Keys:
@@ -118,4 +122,6 @@ def keys_of(instance: str) -> Keys:
         history=tag + "history",
         silences=tag + "silences",
         tests=tag + "tests",
+        changes=tag + "changes",
+        changed=tag + "changed",
     )

@@ -34,6 +34,7 @@ from alertrouter.record import (
     State,
     Told,
 )
+from alertrouter.store.changes import Changes
 from alertrouter.store.keys import Keys, keys_of
 from alertrouter.store.letters import Letters
 from alertrouter.store.merge import Merge
@@ -110,6 +111,7 @@ _SCRIPTS = {
     "backlog": "zset set zset hash",
     "beat": "zset string",
     "bury": "zset hash zset",
+    "claim_changes": "zset",
     "claim_dedup_key": "string",
     "claim_due": "zset zset zset hash zset",
     "claim_sends": "set zset string zset zset zset hash",
@@ -128,25 +130,30 @@ _SCRIPTS = {
     "letters_extent": "hash zset",
     "look": "hash zset hash zset",
     "look_at_counts": "zset hash",
+    "may_send_change": "zset zset",
     "outage": "hash",
     "put_agreement": "string",
+    "put_change": "zset",
     "put_flapping": "hash",
     "recall": "zset zset",
     "redrive": "zset zset hash zset stream",
+    "remember_change": "hash",
+    "remembered_changes": "hash",
     "repair_members": "set zset",
     "replay": "zset stream zset",
     "resolve_unheard": "zset zset stream zset",
     "senders": "zset hash",
     "settle": "zset zset hash stream zset zset zset hash",
+    "settle_change": "zset",
     "storms": "set hash hash",
     "sweep": "zset stream zset",
     "unsent": "zset set zset",
 }
-#: The script that is refused when Redis is full. The others drain it.
-_REFUSED_WHEN_FULL = "accept"
+#: The scripts that are refused when Redis is full. The others drain it.
+_REFUSED_WHEN_FULL = frozenset({"accept", "put_change"})
 #: The scripts that Redis itself keeps from changing anything; when it is full they run all the same.
 #: https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags
-_READ_ONLY = frozenset({"letters", "letters_extent", "look", "look_at_counts", "unsent"})
+_READ_ONLY = frozenset({"letters", "letters_extent", "look", "look_at_counts", "remembered_changes", "unsent"})
 #: What was taken in while Redis was away is taken in by the same script, and not refused.
 _FILES = {"replay": "accept"}
 _CHECK_TYPES = """\
@@ -397,6 +404,7 @@ class AlertStore:
         self._settling = Merge(self._settle, most=MOST_PER_CALL)
         self._leases = self.keys.leases + self.owner
         self.letters = Letters(self._run, self.keys, history_length)
+        self.changes = Changes(self._run, self.keys)
         self._replicas = Replicas(wait_replicas)
         self._alarmed_of_replicas: bool | None = None
         self._epoch = ""
@@ -1243,7 +1251,7 @@ class _Script:
 
 @cache
 def _script(name: str, kinds: str, flags: bool) -> _Script:
-    flag = "" if name == _REFUSED_WHEN_FULL else "no-writes" if name in _READ_ONLY else "allow-oom"
+    flag = "" if name in _REFUSED_WHEN_FULL else "no-writes" if name in _READ_ONLY else "allow-oom"
     flag_line = f"#!lua flags={flag}\n" if flags else ""
     check = _CHECK_TYPES % ", ".join(f"'{kind}'" for kind in kinds.split())
     source = (

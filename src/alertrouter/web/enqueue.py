@@ -1,4 +1,4 @@
-"""POST /v2/enqueue: the Events API v2 as PagerDuty serves it, so that a tool which pages PagerDuty needs another URL only.
+"""POST /v2/enqueue and /v2/change/enqueue: the Events API v2 as PagerDuty serves it, so that a tool which pages PagerDuty needs another URL only.
 
 https://developer.pagerduty.com/docs/events-api-v2-overview: 202 with the dedup_key, 400 and 413 for what must not be
 repeated, 5xx for what is worth it. The routing key is the credential; no token is asked for.
@@ -6,7 +6,7 @@ repeated, 5xx for what is worth it. The routing key is the credential; no token 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import cache
 from uuid import uuid4
 
@@ -17,7 +17,15 @@ from aiohttp import web
 from alertrouter import telemetry
 from alertrouter.alert import PAGERDUTY, Alert
 from alertrouter.errors import BadPayload, StoreUnavailable
-from alertrouter.sources.pagerduty import Event, read_alert, read_event, routing_key_of, unknown_key
+from alertrouter.sources.pagerduty import (
+    Change,
+    Event,
+    read_alert,
+    read_change,
+    read_event,
+    routing_key_of,
+    unknown_key,
+)
 from alertrouter.web.body import read_body
 from alertrouter.web.webhooks import Accept, Keep, OnRefused
 
@@ -29,9 +37,10 @@ _answers = cache(telemetry.WEBHOOKS.labels)
 
 
 class Enqueue:
-    """The endpoint for alert events.
+    """The endpoints for alert events and for change events.
 
     accept, keep:    as for `Webhooks`.
+    accept_change:   takes a change event in; False where there is no room. Raises StoreUnavailable.
     integration_of:  the sender that a routing key stands for, such as "pagerduty/zabbix"; None for an unknown key.
     """
 
@@ -39,6 +48,7 @@ class Enqueue:
         self,
         accept: Accept,
         keep: Keep,
+        accept_change: Callable[[Change], Awaitable[bool]],
         integration_of: Callable[[str], str | None],
         *,
         on_taken: Callable[[str], None],
@@ -46,6 +56,7 @@ class Enqueue:
     ) -> None:
         self._accept = accept
         self._keep = keep
+        self._accept_change = accept_change
         self._integration_of = integration_of
         self._on_taken = on_taken
         self._on_refused = on_refused
@@ -69,6 +80,24 @@ class Enqueue:
             # the intake says once what is wrong; a line for each event of an outage would say nothing more
             self._log.debug("event not stored; the sender is asked to retry", source=source, reason=str(error))
             return _answered(503, {"status": "unavailable", "message": "Not stored, try again"})
+
+    async def post_change(self, request: web.Request) -> web.Response:
+        """Answer one change event."""
+        source = PAGERDUTY
+        try:
+            event = read_event(await read_body(request, EVENT_LIMIT))
+            source = self._admitted(event, request)
+            change = read_change(event, source)
+        except BadPayload as error:
+            return self._refused(source, error)
+        try:
+            if not await self._accept_change(change):
+                return _answered(429, {"status": "throttle exceeded", "message": "Too many change events wait"})
+        except StoreUnavailable as error:
+            self._log.debug("change event not stored; the sender is asked to retry", source=source, reason=str(error))
+            return _answered(503, {"status": "unavailable", "message": "Not stored, try again"})
+        self._on_taken(source)
+        return _answered(202, {"status": "success", "message": "Change event processed"})
 
     def _admitted(self, event: Event, request: web.Request) -> str:
         key = routing_key_of(event, request.headers)
