@@ -113,7 +113,8 @@ async def test_pagerdutys_own_python_client(tmp_path: Path) -> None:
                 assert await asyncio.to_thread(act, dedup_key="disk/db-1") == "disk/db-1"
                 expected.append((action, "disk/db-1"))
                 await said(sandbox, expected)
-            await asyncio.to_thread(client.submit, "backup 4.2", "ci")
+            now = datetime.now(UTC).isoformat()
+            await asyncio.to_thread(client.submit, "backup 4.2", "ci", timestamp=now)
             await until(lambda: len(sandbox.changes) == 1)
     [change] = sandbox.changes
     assert (change["routing_key"], change["payload"]["summary"]) == (ROUTING_KEY, "backup 4.2")
