@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from time import time
 from types import MappingProxyType
@@ -18,10 +19,11 @@ from yarl import URL
 
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION, alarm
-from alertrouter.alert import Alert, Severity
+from alertrouter.alert import PAGERDUTY, Alert, Severity
 from alertrouter.credentials import SourceCredentials, everybody, guard, names_credentials
 from alertrouter.delivery.bounds import Bounds
 from alertrouter.delivery.canary import Canary
+from alertrouter.delivery.changes import Changes
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
 from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
@@ -54,6 +56,7 @@ from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
 from alertrouter.shown import without_keys
 from alertrouter.sources import PARSERS
+from alertrouter.sources.pagerduty import Change
 from alertrouter.store.clock import RedisClock
 from alertrouter.store.connect import connect
 from alertrouter.store.embedded import EmbeddedRedis, own_directory
@@ -62,6 +65,7 @@ from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
 from alertrouter.web.connections import Listener, check_parser, within_open_files
 from alertrouter.web.dead_letters import DeadLettersApi
+from alertrouter.web.enqueue import Enqueue
 from alertrouter.web.headers import protect_readers
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
@@ -112,6 +116,14 @@ class Service:
         self.rules = self._put_in_force(load_rules(settings.rules, now=self._time_of_day()))
         self.shadow = Shadow(store, self._ahead) if settings.shadow_rules else None
         self.history_writer = self._history_writer(settings)
+        self.changes = Changes(
+            store,
+            pagerduty,
+            lambda: self.rules,
+            clock,
+            calls_per_minute=settings.pagerduty_calls_per_minute,
+            ahead=self._ahead,
+        )
         self.worker = Worker(
             store,
             reachability,
@@ -127,9 +139,10 @@ class Service:
             flapping=FlappingLimit.from_settings(settings.flapping_transitions, settings.flapping_within),
             ahead=self._ahead,
             keep_time=self.keep_time,
+            changes=self.changes.of,
         )
         self.bounds = Bounds(store, clock, settings.max_pending, settings.dead_letters)
-        direct = DirectPath(reachability, lambda: self.rules, clock, journal, self._ahead)
+        direct = DirectPath(reachability, lambda: self.rules, clock, journal, self._ahead, self.changes.of)
         wake = self.worker.wake
         self.heartbeats = Heartbeats(
             store, lambda: self.rules, clock, wake, fail_open=settings.fail_open, ahead=self._ahead
@@ -201,6 +214,12 @@ class Service:
         outcomes = await self.heartbeats.take(alerts, self.intake.accept)
         self.worker.wake()
         return outcomes
+
+    async def take_change(self, change: Change) -> bool:
+        """Take a change event in; False where there is no room. Raises StoreUnavailable, also while draining."""
+        if self.draining:
+            raise StoreUnavailable("shutting down")
+        return await self.changes.accept(change)
 
     async def reload(self) -> Ruleset:
         """Load the rules anew and put them in force, or raise RulesInvalid and keep the old ones."""
@@ -429,6 +448,11 @@ class Service:
                 "restart alertrouter"
                 for service, name in self.rules.missing_keys.items()
             ),
+            *(
+                f"the routing key of the integration {name} is not there, and its events are refused; set {where} and "
+                "restart alertrouter"
+                for name, where in self.rules.missing_integrations.items()
+            ),
             *self._about_clock(),
             *self.credentials.warnings(),
             *(
@@ -487,6 +511,14 @@ class Service:
             on_refused=self.senders.refused,
             on_oversized=self.unreadable.oversized,
         )
+        enqueue = Enqueue(
+            self.accept,
+            self.unreadable.keep,
+            self.take_change,
+            lambda key: self.rules.integration_of(key),
+            on_taken=self.senders.taken,
+            on_refused=self.senders.refused,
+        )
         operations = self._operations()
         api = Api(
             explain=self.explain,
@@ -508,6 +540,8 @@ class Service:
             [
                 web.post("/webhooks/{sender}", webhooks.post),
                 web.post("/webhooks/{sender}/{name}", webhooks.post),
+                web.post("/v2/enqueue", enqueue.post),
+                web.post("/v2/change/enqueue", enqueue.post_change),
                 web.post("/-/reload", operations.reload),
                 web.get("/api/v1/history", api.history),
                 web.get("/api/v1/shadow", api.shadow),
@@ -613,6 +647,7 @@ async def running(
             "watching credentials": service.credentials.watch,
             **{f"watching connections {n}": each.connections.watch for n, each in enumerate(listeners)},
             "looking at what is called": service.look_at_outgoing,
+            "forwarding changes": service.changes.watch,
             "sending the canary": service.canary.watch,
         }
         if service.outage is not None:
@@ -736,4 +771,35 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
             # services that share a key share its limit: the strictest that any of them names; 0 is none
             limits.setdefault(key, []).append(service.calls_per_minute)
     own_limits = {key: min(filter(None, named), default=0) for key, named in limits.items()}
-    return ActiveRules(ruleset, MappingProxyType(keys), MappingProxyType(missing), MappingProxyType(own_limits))
+    posting, not_there = _posting(ruleset, keys, environ)
+    return ActiveRules(
+        ruleset,
+        MappingProxyType(keys),
+        MappingProxyType(missing),
+        MappingProxyType(own_limits),
+        MappingProxyType(not_there),
+        tuple((sha256(key.encode()).digest(), source) for key, source in posting.items()),
+    )
+
+
+def _posting(
+    ruleset: Ruleset, keys: Mapping[str, str], environ: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The sender that each literal routing key stands for, and where those of integrations are that are not there.
+
+    keys:  those that events go out by, by destination. Whoever posts with one of them means its service.
+    """
+    posting = {keys[DEFAULT_DESTINATION]: PAGERDUTY}
+    for name in ruleset.services:
+        if own := keys.get(f"{PAGERDUTY}:{name}"):
+            posting.setdefault(own, f"{PAGERDUTY}/{name}")
+    not_there = {}
+    for integration in ruleset.integrations.values():
+        place = integration.routing_key
+        key = read_secret(environ, env=place.env, file=place.file)
+        if key is None:
+            _log.warning("an integration's routing key is not there", integration=integration.name)
+            not_there[integration.name] = place.env or place.file or ""
+        else:
+            posting.setdefault(key, f"{PAGERDUTY}/{integration.name}")
+    return posting, not_there

@@ -31,7 +31,7 @@ CREDENTIALS_MISSING = Gauge(
 )
 ALERTS_RECEIVED = Counter(
     "alertrouter_alerts_received_total",
-    "Alerts received, by what they were: news (new, episode, severity, status, refresh, again), duplicate, stale, "
+    "Alerts received, by what they were: news (new, episode, severity, content, status, refresh, again), duplicate, stale, "
     "heartbeat, ignored or skipped; while Redis is away sent_directly, kept_for_redis, suppressed or dropped.",
     ["source", "outcome"],
     registry=REGISTRY,
@@ -49,6 +49,12 @@ SENDS = Counter(
     "alertrouter_sends_total",
     "Calls to destinations, by what came back: delivered, again, refused.",
     ["destination", "outcome"],
+    registry=REGISTRY,
+)
+CHANGES = Counter(
+    "alertrouter_changes_total",
+    "Change events: accepted, no_room, and by what came back from PagerDuty: delivered, again, refused.",
+    ["outcome"],
     registry=REGISTRY,
 )
 DIRECT_SENDS = Counter(

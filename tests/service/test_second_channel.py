@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from alertrouter.settings import load_settings
 from alertrouter.store.connect import connect
 from alertrouter.store.store import OUTAGE_OVER_MS, TOLD_EVERY_MS, AlertStore
 from tests.alerts import HOUR, MINUTE, NIGHT, SECOND, make_alert
-from tests.conftest import program
 from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.process import Process
 from tests.rig.second_channel import MailServer, Receiver, is_signed
+from tests.rig.tls import self_signed
 from tests.service.conftest import DEFAULT_KEY, ENVIRON, Rig, write_rules
 from tests.waiting import until
 
@@ -309,16 +308,7 @@ async def test_a_mail_refused_for_some_is_said_and_for_all_too() -> None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A certificate of localhost that nobody knows, and its key beside it."""
-    subprocess.run(
-        [
-            *(program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", "cert", "-keyout", "key"),
-        ],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
-    return tmp_path / "cert"
+    return self_signed(tmp_path)
 
 
 async def test_smtps_is_encrypted_and_an_unknown_certificate_refused(

@@ -19,9 +19,10 @@ import click
 from click.core import ParameterSource
 from yarl import URL
 
+from alertrouter.alert import PAGERDUTY
 from alertrouter.cli.history import service_url, token_header, unauthorized
 from alertrouter.delivery.explained_text import as_text
-from alertrouter.delivery.explaining import PAGERDUTY, as_json, explain
+from alertrouter.delivery.explaining import as_json, explain
 from alertrouter.errors import BadPayload, RulesInvalid, SettingsInvalid
 from alertrouter.rules.load import load_rules
 from alertrouter.settings import load_settings

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import structlog
 
 from alertrouter import telemetry
 from alertrouter.alarms import OVERSIZED, alarm
-from alertrouter.alert import Alert, Severity, Status
+from alertrouter.alert import PAGERDUTY, Alert, Severity, Status
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.letter import Filter, Found, Kind, Letter, Standing, number_of, of_body
-from alertrouter.sources import PARSERS
+from alertrouter.sources import PARSERS, ParsedPayload, pagerduty
 from alertrouter.store.letters import MOST_PER_CALL, Extent
 from alertrouter.store.store import CLOSED_LIFETIME_MS, AlertStore
 
@@ -121,8 +122,7 @@ class DeadLetters:
         if now - letter.at > CLOSED_LIFETIME_MS and not force:
             return Handled(name, "gone", "it is over a day old: whether its alerts are over is not known; see --force")
         try:
-            parse = PARSERS.get(letter.source.partition("/")[0])
-            payload = parse(body, {"content-type": letter.content_type}, letter.source) if parse else None
+            payload = _parsed(letter, body)
         except BadPayload as bad:
             return Handled(name, "refused", f"still not understood: {bad.reason}")
         if payload is None or payload.skipped:
@@ -162,6 +162,15 @@ def _said(handled: Handled) -> dict[str, str]:
 
 
 # --- what no alert could be made of ----------------------------------------------------------------------------------
+
+
+def _parsed(letter: Letter, body: bytes) -> ParsedPayload | None:
+    """What there is in a body by now; None where its sender is none any more. Raises BadPayload."""
+    sender = letter.source.partition("/")[0]
+    if sender == PAGERDUTY:
+        return pagerduty.parse(body, letter.source, new_key=lambda: uuid4().hex)
+    parse = PARSERS.get(sender)
+    return parse(body, {"content-type": letter.content_type}, letter.source) if parse else None
 
 
 class Unreadable:

@@ -275,6 +275,7 @@ _NEWS = {
     "new": "it fires, and did not before",
     "episode": "it started anew",
     "severity": "its severity changed",
+    "content": "its text changed",
     "status": "its status changed",
     "refresh": "unchanged, after the dedup window or the time to send again",
     "again": "unchanged, and what was heard before did not get through",

@@ -26,7 +26,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from alertrouter import __version__
-from alertrouter.alert import CommonEvent, Link
+from alertrouter.alert import CommonEvent, Image, Link
 from alertrouter.destinations.fitting import cut, encode, fit, plain, sound
 from alertrouter.destinations.outgoing import ONLY_PUBLIC, Outgoing, head_of
 from alertrouter.enrich import OURS, Enriched
@@ -40,12 +40,13 @@ EU_EVENTS_URL = "https://events.eu.pagerduty.com"
 BODY_LIMIT = 512_000
 #: Longest `payload.summary`, in code points (02-Trigger-Events.md).
 SUMMARY_LIMIT = 1_024
-#: Our own bounds where PagerDuty publishes none. They keep everything beside `custom_details` under 200 kB whatever a
+#: Our own bounds where PagerDuty publishes none. They keep everything beside `custom_details` under 300 kB whatever a
 #: sender writes, so that trimming the details is always enough to reach `BODY_LIMIT`.
 TEXT_LIMIT = 1_024
 LINK_TEXT_LIMIT = 255
 URL_LIMIT = 4_096
 LINKS_LIMIT = 25
+IMAGES_LIMIT = 10
 
 #: The member of `custom_details` that names what was cut to fit `BODY_LIMIT`, and the room kept for it in bytes.
 TRIMMED = "alertrouter_trimmed"
@@ -138,6 +139,8 @@ def build_event(
     }
     if rung is Rung.WHOLE and (links := list(islice(filter(None, map(_link, enriched.links)), LINKS_LIMIT))):
         event["links"] = links
+    if rung is Rung.WHOLE and (images := list(islice(filter(None, map(_image, enriched.images)), IMAGES_LIMIT))):
+        event["images"] = images
     if client := cut(enriched.client, TEXT_LIMIT):
         event["client"] = client
     if client_url := web_url(enriched.client_url):
@@ -146,7 +149,7 @@ def build_event(
 
 
 def encode_event(event: Mapping[str, Any], limit: int = BODY_LIMIT) -> bytes:
-    """The event of `build_event` as JSON of at most `limit` bytes, which is to be 200 kB or more.
+    """The event of `build_event` as JSON of at most `limit` bytes, which is to be 300 kB or more.
 
     Over the limit, the largest details are cut or left out, small ones (what people route and search by) are kept, and
     `custom_details.alertrouter_trimmed` lists the names of those that are not whole any more.
@@ -161,6 +164,29 @@ def encode_event(event: Mapping[str, Any], limit: int = BODY_LIMIT) -> bytes:
     names = [name for name, value in details.items() if name not in kept or kept[name] != value]
     kept[TRIMMED] = fit(names, TRIMMED_BYTES - len(TRIMMED) - 10)  # 10: quotes, colon, comma and braces around it
     return encode({**event, "payload": {**payload, "custom_details": kept}})
+
+
+def encode_change(event: Mapping[str, Any], routing_key: str, limit: int = BODY_LIMIT) -> bytes:
+    """A change event as its sender wrote it, by another routing key and within PagerDuty's limits.
+
+    https://developer.pagerduty.com/docs/send-change-event. Details that make it larger than `limit` bytes are left out.
+    """
+    payload = event["payload"]
+    texts = {name: cut(str(payload[name]), TEXT_LIMIT) for name in ("summary", "source") if payload.get(name)}
+    timestamp = _timestamp(str(payload.get("timestamp") or "").replace("+00:00Z", "Z"))
+    sent = {**texts, **({"timestamp": timestamp} if timestamp else {})}
+    details = payload.get("custom_details")
+    links = [link for link in map(_change_link, event.get("links") or ()) if link][:LINKS_LIMIT]
+    whole = {"routing_key": routing_key, "payload": sent, **({"links": links} if links else {})}
+    if not isinstance(details, Mapping):
+        return encode(whole)
+    body = encode({**whole, "payload": {**sent, "custom_details": plain(details)}})
+    return body if len(body) <= limit else encode({**whole, "payload": {**sent, "custom_details": {TRIMMED: True}}})
+
+
+def _change_link(link: Any) -> dict[str, str] | None:
+    known = isinstance(link, Mapping) and isinstance(link.get("href"), str)
+    return _link(Link(link["href"], str(link.get("text") or ""))) if known else None
 
 
 def _ours(details: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,6 +246,15 @@ def _link(link: Link) -> dict[str, str] | None:
         return None
     text = cut(link.text, LINK_TEXT_LIMIT)
     return {"href": href, "text": text} if text else {"href": href}
+
+
+def _image(image: Image) -> dict[str, str] | None:
+    """PagerDuty shows images from https addresses only."""
+    src = web_url(image.src)
+    if not src.startswith("https://"):
+        return None
+    optional = {"href": web_url(image.href), "alt": cut(image.alt, LINK_TEXT_LIMIT)}
+    return {"src": src, **{name: text for name, text in optional.items() if text}}
 
 
 def _timestamp(text: str) -> str:
@@ -434,6 +469,7 @@ class PagerDutyClient:
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._url = enqueue_url(base_url, allowed)
+        self._changes_url = self._url.parent / "change" / "enqueue"
         self._clock = clock
         self._session = aiohttp.ClientSession(
             connector=allowed.connector(
@@ -459,8 +495,15 @@ class PagerDutyClient:
 
     async def send(self, body: bytes) -> Outcome:
         """Post one encoded event. Whatever the network does comes back as an outcome; nothing is raised for it."""
+        return await self._post(self._url, body)
+
+    async def send_change(self, body: bytes) -> Outcome:
+        """Post one encoded change event."""
+        return await self._post(self._changes_url, body)
+
+    async def _post(self, url: URL, body: bytes) -> Outcome:
         try:
-            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+            async with self._session.post(url, data=body, allow_redirects=False) as response:
                 answer = await head_of(response.content)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return TryAgain(_tidy(f"no connection: {_name(error)}", _routing_key(body)), None, ambiguous=False)

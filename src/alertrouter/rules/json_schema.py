@@ -29,6 +29,7 @@ _HELP = {
     "grace": "How much later than its interval a heartbeat may come, such as 1m.",
     "headers": "Headers of the request. A secret only by where it is found: {env: ...} or {file: ...}.",
     "heartbeats": "Alerts that always fire: whoever sends one and stops is paged for.",
+    "integrations": "Further routing keys that may post to /v2/enqueue, by name.",
     "interval": "How often the heartbeat comes, such as 5m.",
     "job": "The job of the runner.",
     "parameters": "What is sent along. Texts may hold fields in double braces.",

@@ -18,12 +18,14 @@ from alertrouter.errors import RulesInvalid
 from alertrouter.rules.build import CONFIG, GLOBAL, ROUTER, Part, build_part, nothing_from
 from alertrouter.rules.build_credentials import build_credentials
 from alertrouter.rules.build_heartbeats import build_heartbeats
+from alertrouter.rules.build_integrations import build_integrations
 from alertrouter.rules.document import Document, Key, Problem, nothing_in, read_document
 from alertrouter.rules.model import (
     START,
     UNROUTED,
     CredentialReferences,
     Heartbeat,
+    Integration,
     Kind,
     Orchestration,
     Priority,
@@ -59,6 +61,7 @@ class _Files:
     problems: tuple[Problem, ...]
     heartbeats: tuple[Heartbeat, ...] = ()
     credentials: Mapping[str, CredentialReferences] = field(default_factory=dict)
+    integrations: Mapping[str, Integration] = field(default_factory=dict)
 
 
 @contextmanager
@@ -131,18 +134,21 @@ def _read_files(directory: Path, now: int | None) -> _Files:
         _read_part(directory / UNROUTED_FILE, "unrouted", config, now),
         *(_read_part(path, "service", config, now) for path in service_files),
     )
-    heartbeats, about_heartbeats = build_heartbeats(config_document, config, [path.stem for path in service_files])
+    services = [path.stem for path in service_files]
+    heartbeats, about_heartbeats = build_heartbeats(config_document, config, services)
+    integrations, about_integrations = build_integrations(config_document, config, services)
     credentials, about_credentials = build_credentials(config_document, config)
     problems = [
         *(config_shape if isinstance(config_shape, list) else ()),
         *about_heartbeats,
+        *about_integrations,
         *about_credentials,
         *(problem for part in parts for problem in part.problems),
-        *_unknown_services(router_part, [path.stem for path in service_files]),
+        *_unknown_services(router_part, services),
         *_repeated_names(parts),
         *_stray_files(directory, entries),
     ]
-    return _Files(config_document, config, parts, tuple(sorted(problems)), heartbeats, credentials)
+    return _Files(config_document, config, parts, tuple(sorted(problems)), heartbeats, credentials, integrations)
 
 
 def _ruleset(files: _Files, quarantined: Mapping[str, tuple[str, ...]], last: Ruleset | None) -> Ruleset:
@@ -163,6 +169,7 @@ def _ruleset(files: _Files, quarantined: Mapping[str, tuple[str, ...]], last: Ru
         quarantined=MappingProxyType(dict(quarantined)),
         heartbeats=files.heartbeats,
         credentials=files.credentials,
+        integrations=MappingProxyType(dict(files.integrations)),
     )
 
 

@@ -285,6 +285,15 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Integration:
+    """A further routing key that clients of the Events API may post with, and the service that they mean by it."""
+
+    name: str
+    service: str
+    routing_key: KeyReference
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """Everything in a rules directory, loaded whole. Never changed once built.
 
@@ -294,6 +303,7 @@ class Ruleset:
     version:        hash of the contents of the files in force.
     quarantined:    services whose file is faulty, with its problems as file:line:col. What they had before stays in
                     force; one of which no good version is known has no orchestration.
+    integrations:   by name; none is called as a service.
     silences:       what people on call keep back at present, in the order in which they are asked; of no file.
     credentials:    of the sources that have their own.
     """
@@ -307,3 +317,4 @@ class Ruleset:
     silences: tuple[Silence, ...] = ()
     heartbeats: tuple[Heartbeat, ...] = ()
     credentials: Mapping[str, CredentialReferences] = field(default_factory=dict)
+    integrations: Mapping[str, Integration] = field(default_factory=dict)

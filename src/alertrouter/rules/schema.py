@@ -349,6 +349,11 @@ class SourceShape(Shape):
     signature: SignatureShape | None = None
 
 
+class IntegrationShape(Shape):
+    routing_key: KeyShape
+    service: Annotated[Text, Field(description="Where its alerts go, unless the router sends them elsewhere.")]
+
+
 class ConfigShape(Shape):
     """alertrouter.yaml. The last three sections are read by others, who know what may stand in them."""
 
@@ -356,6 +361,7 @@ class ConfigShape(Shape):
     priorities: dict[Text, PriorityShape] = {}
     destinations: dict[DestinationKind, dict[Text, dict[str, Any]]] = {}
     sources: dict[Text, SourceShape] = {}
+    integrations: dict[Text, IntegrationShape] = {}
     limits: LimitsShape = LimitsShape()
     heartbeats: list[HeartbeatShape] = []
     dedup: Any = None

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from alertrouter.alarms import HEARTBEAT, REFUSED_SENDER, SELF, alarm
-from alertrouter.alert import Alert, CommonEvent, Severity, Status
+from alertrouter.alert import PAGERDUTY, Alert, CommonEvent, Enqueued, Severity, Status
 from alertrouter.errors import ForeignData, StoreUnavailable
 from alertrouter.letter import LARGEST_ALERT, Kind, Letter
 from alertrouter.record import (
@@ -34,6 +34,7 @@ from alertrouter.record import (
     State,
     Told,
 )
+from alertrouter.store.changes import Changes
 from alertrouter.store.keys import Keys, keys_of
 from alertrouter.store.letters import Letters
 from alertrouter.store.merge import Merge
@@ -93,6 +94,10 @@ _MEMBERS_AT_ONCE = 200
 
 _RANK_STEP = 10**13  # larger than any time in ms, so that rank orders before age; their sum is exact in a double
 _log = structlog.get_logger()
+#: What is open and unheard for 30 days is resolved: by then nobody is told under a dedup_key any more.
+_KEEP_CLAIM_MS = 31 * 24 * 3600 * 1000
+#: In the place of an alert's digest: it says nothing of its content.
+_SAYS_NOTHING = "-"
 _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(Alert).decode
 _decode_flapping = msgspec.json.Decoder(Flapping).decode
@@ -106,6 +111,8 @@ _SCRIPTS = {
     "backlog": "zset set zset hash",
     "beat": "zset string",
     "bury": "zset hash zset",
+    "claim_changes": "zset",
+    "claim_dedup_key": "string",
     "claim_due": "zset zset zset hash zset",
     "claim_sends": "set zset string zset zset zset hash",
     "count": "zset hash zset",
@@ -124,27 +131,32 @@ _SCRIPTS = {
     "letters_extent": "hash zset",
     "look": "hash zset hash zset zset",
     "look_at_counts": "zset hash",
+    "may_send_change": "zset zset",
     "notice": "zset",
     "outage": "hash",
     "put_agreement": "string",
+    "put_change": "zset",
     "put_flapping": "hash",
     "recall": "zset zset",
     "redrive": "zset zset hash zset stream",
     "remember": "",
+    "remember_change": "hash",
+    "remembered_changes": "hash",
     "repair_members": "set zset",
     "replay": "zset stream zset",
     "resolve_unheard": "zset zset stream zset",
     "senders": "zset hash",
     "settle": "zset zset hash stream zset zset zset hash",
+    "settle_change": "zset",
     "storms": "set hash hash",
     "sweep": "zset stream zset",
     "unsent": "zset set zset",
 }
-#: The script that is refused when Redis is full. The others drain it.
-_REFUSED_WHEN_FULL = "accept"
+#: The scripts that are refused when Redis is full. The others drain it.
+_REFUSED_WHEN_FULL = frozenset({"accept", "put_change"})
 #: The scripts that Redis itself keeps from changing anything; when it is full they run all the same.
 #: https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags
-_READ_ONLY = frozenset({"letters", "letters_extent", "look", "look_at_counts", "unsent"})
+_READ_ONLY = frozenset({"letters", "letters_extent", "look", "look_at_counts", "remembered_changes", "unsent"})
 #: What was taken in while Redis was away is taken in by the same script, and not refused.
 _FILES = {"replay": "accept"}
 _CHECK_TYPES = """\
@@ -400,6 +412,7 @@ class AlertStore:
         self._settling = Merge(self._settle, most=MOST_PER_CALL)
         self._leases = self.keys.leases + self.owner
         self.letters = Letters(self._run, self.keys, history_length)
+        self.changes = Changes(self._run, self.keys)
         self._replicas = Replicas(wait_replicas)
         self._alarmed_of_replicas: bool | None = None
         self._epoch = ""
@@ -439,6 +452,7 @@ class AlertStore:
                         alert.episode_at,
                         alert.ended_at,
                         _encode(alert),
+                        (alert.enqueued.content or _SAYS_NOTHING) if alert.enqueued else "",
                     )
                     for alert, _ in batch
                 ),
@@ -458,7 +472,7 @@ class AlertStore:
         if word == "error":
             raise ForeignData(alert.id)
         if told is not None:
-            if told.dedup_key and told.state is not State.RESOLVED:
+            if told.dedup_key not in ("", alert.id) and told.state is not State.RESOLVED:
                 await self._run("join_incident", [self._members(told)], [alert.id])
             await self._run(
                 "adopt",
@@ -711,6 +725,11 @@ class AlertStore:
         """A test page was resolved."""
         async with _as_unavailable():
             await self._client.zrem(self.keys.tests, alert_id)
+
+    async def claim_dedup_key(self, routing_key: str, dedup_key: str, alert_id: str) -> bool:
+        """Whether the alert may be told by that routing key under that dedup_key: no other alert is."""
+        name = f"{self.keys.claimed}{limited_as(routing_key)}:{dedup_key}"
+        return bool(await self._run("claim_dedup_key", [name], [alert_id, _KEEP_CLAIM_MS]))
 
     async def join_incident(self, record: Record, told: Told) -> None:
         """The alert is about to be told under a key that it shares with others."""
@@ -1237,7 +1256,7 @@ class _Script:
 
 @cache
 def _script(name: str, kinds: str, flags: bool) -> _Script:
-    flag = "" if name == _REFUSED_WHEN_FULL else "no-writes" if name in _READ_ONLY else "allow-oom"
+    flag = "" if name in _REFUSED_WHEN_FULL else "no-writes" if name in _READ_ONLY else "allow-oom"
     flag_line = f"#!lua flags={flag}\n" if flags else ""
     check = _CHECK_TYPES % ", ".join(f"'{kind}'" for kind in kinds.split())
     source = (
@@ -1297,6 +1316,7 @@ def _stand_in(fields: Mapping[bytes, bytes]) -> Alert:
             source=source,
             severity=_SEVERITY[fields[b"severity"]],
         ),
+        enqueued=Enqueued(fingerprint) if source.partition("/")[0] == PAGERDUTY else None,
     )
 
 
@@ -1308,14 +1328,18 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
             destination, _, field = name[2:].decode().rpartition(":")
             told.setdefault(destination, {})[field] = value.decode()
     poisoned = fields.get(b"poisoned") == b"1"
+    status = _STATUS[fields[b"status"]]
+    alert = _stand_in(fields) if poisoned else _decode_alert(fields[b"alert"])
+    if alert.enqueued and alert.status is not status:
+        alert = msgspec.structs.replace(alert, status=status)  # what was heard last said nothing of its content
     return Record(
         id=fields[b"id"].decode(),
         version=int(fields[b"version"]),
-        status=_STATUS[fields[b"status"]],
+        status=status,
         severity=_SEVERITY[fields[b"severity"]],
         # words that a later version of this program may have written do not make the record unreadable
         news=_NEWS.get(fields[b"news"], News.AGAIN),
-        alert=_stand_in(fields) if poisoned else _decode_alert(fields[b"alert"]),
+        alert=alert,
         fired_version=int(fields.get(b"fired_version", 0)),
         resolved_version=int(fields.get(b"resolved_version", 0)),
         hold_until=int(fields[b"hold_until"]),

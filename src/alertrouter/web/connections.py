@@ -175,7 +175,7 @@ class Connections(web.Server):
         for what, count in cut.items():
             telemetry.CONNECTIONS_CUT.labels(what).inc(count)
         if cut:
-            _log.info("slow connections cut off", **cut)
+            _log.info("slow connections cut off", what=dict(cut))
 
 
 class Listener(web.AppRunner):
