@@ -255,6 +255,14 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class TopicReferences:
+    """The SNS topics that a source may hear of, and the file of certificates that is used in place of SNS's own."""
+
+    topics: tuple[str, ...]
+    certificates: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """Everything in a rules directory, loaded whole. Never changed once built.
 
@@ -265,6 +273,7 @@ class Ruleset:
     quarantined:    services whose file is faulty, with its problems as file:line:col. What they had before stays in
                     force; one of which no good version is known has no orchestration.
     silences:       what people on call keep back at present, in the order in which they are asked; of no file.
+    topics:         of SNS, by the source that hears of them.
     """
 
     services: Mapping[str, Service]
@@ -275,3 +284,4 @@ class Ruleset:
     quarantined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     silences: tuple[Silence, ...] = ()
     heartbeats: tuple[Heartbeat, ...] = ()
+    topics: Mapping[str, TopicReferences] = field(default_factory=dict)
