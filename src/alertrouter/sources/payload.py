@@ -43,8 +43,8 @@ _LONGEST_HEADER = 1000
 
 def read_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers without which a body cannot be parsed again, by lower-case name; fit to be kept, and bounded."""
-    names = [name.lower() for name in headers if name.lower().startswith(_READ_HEADERS)][:_MOST_HEADERS]
-    return {name: header(headers, name)[:_LONGEST_HEADER] for name in names}
+    names = [name for name in headers if name.lower().startswith(_READ_HEADERS)][:_MOST_HEADERS]
+    return {name.lower(): header(headers, name)[:_LONGEST_HEADER] for name in names}
 
 
 #: parse(body, headers, source) for one sender; of the headers it takes what it needs, by lower-case name. `source` becomes `Alert.source`: the sender, and its name where it
