@@ -104,11 +104,12 @@ def test_other_resources_are_no_alerts(resource: str) -> None:
 
 @pytest.mark.parametrize("identity", [None, "", "null", "$ID", [], True])
 def test_without_an_id_nothing_tells_alerts_apart(identity: Any) -> None:
-    for action, data in (
+    bodies: tuple[tuple[str, dict[str, Any]], ...] = (
         ("triggered", {"event": {"issue_id": identity}}),
         ("created", {"issue": {"id": identity}}),
         ("critical", {"metric_alert": {"id": identity}}),
-    ):
+    )
+    for action, data in bodies:
         with pytest.raises(BadPayload, match="nothing tells this alert from others"):
             read(action, **data)
 
