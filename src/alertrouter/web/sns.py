@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 import structlog
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from yarl import URL
@@ -169,11 +169,11 @@ class Sns:
             await self._fetcher.get(url)
         except _NotFetched as error:
             raise NotAdmitted(f"the subscription could not be confirmed: {error}", status=503) from None
-        self._confirmed[token] = None
-        if len(self._confirmed) > _CONFIRMED:
-            self._confirmed.popitem(last=False)
         _log.info("subscription confirmed", topic=envelope.topic, source=source)
         await self._say(_unsubscribed(envelope.topic, source, over=True))
+        self._confirmed[token] = None  # last: until then SNS is to ask again
+        if len(self._confirmed) > _CONFIRMED:
+            self._confirmed.popitem(last=False)
 
 
 def _read_envelope(body: bytes) -> _Envelope | None:
@@ -235,13 +235,14 @@ def _signature(envelope: _Envelope) -> bytes:
 def _is_signed(
     signed: bytes, signature: bytes, certificate: x509.Certificate, algorithm: hashes.HashAlgorithm, now: datetime
 ) -> bool:
-    key = certificate.public_key()
-    is_valid = certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
-    if not is_valid or not isinstance(key, rsa.RSAPublicKey):
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         return False
     try:
+        key = certificate.public_key()
+        if not isinstance(key, rsa.RSAPublicKey):
+            return False
         key.verify(signature, signed, padding.PKCS1v15(), algorithm)
-    except InvalidSignature:
+    except (InvalidSignature, UnsupportedAlgorithm):  # OpenSSL may be set up to know no SHA-1
         return False
     return True
 
