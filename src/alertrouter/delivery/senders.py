@@ -36,7 +36,7 @@ class Senders:
         self._clock = clock
         self._wake = wake
         self._refusals: defaultdict[str, deque[Refusal]] = defaultdict(lambda: deque(maxlen=REFUSALS))
-        self._young: dict[str, list[Refusal]] = {}
+        self._young: defaultdict[str, list[Refusal]] = defaultdict(list)
         self._taken: dict[str, int] = {}
         self._told: dict[str, int] = {}
         self._watched: Sequence[Watched] = ()
@@ -103,16 +103,13 @@ class Senders:
 
     def _settled(self, now: int) -> list[Refusal]:
         """The refusals that are old enough to be ones. The first of the others wait; a flood does not push them out."""
-        for sender, some in self._refusals.items():
-            self._young[sender] = [*self._young.get(sender, ()), *some]
+        heard = [refusal for some in (*self._young.values(), *self._refusals.values()) for refusal in some]
         self._refusals.clear()
-        settled = []
-        for sender, some in list(self._young.items()):
-            settled += [refusal for refusal in some if now - refusal.at >= _ASKED_MS]
-            self._young[sender] = [refusal for refusal in some if now - refusal.at < _ASKED_MS][:REFUSALS]
-            if not self._young[sender]:
-                del self._young[sender]
-        return settled
+        self._young.clear()
+        for refusal in heard:
+            if now - refusal.at < _ASKED_MS and len(self._young[refusal.sender]) < REFUSALS:
+                self._young[refusal.sender].append(refusal)
+        return [refusal for refusal in heard if now - refusal.at >= _ASKED_MS]
 
     def warnings(self) -> Sequence[str]:
         """The senders that are refused."""
