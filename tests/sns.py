@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
+from yarl import URL
 
 HOST = "sns.eu-central-1.amazonaws.com"
 TOPIC = "arn:aws:sns:eu-central-1:210987654321:pages"
@@ -110,7 +111,7 @@ class _Here(AbstractResolver):
 
 
 @asynccontextmanager
-async def serving(signer: Signer, folder: Path) -> AsyncIterator[tuple[Server, Callable[[], aiohttp.TCPConnector]]]:
+async def serving(signer: Signer, folder: Path) -> AsyncIterator[tuple[Server, Callable[[URL], aiohttp.TCPConnector]]]:
     """A server under SNS's name, and the connector that finds it."""
     (folder / "sns.pem").write_bytes(signer.pem)
     key = signer.key.private_bytes(
@@ -132,7 +133,7 @@ async def serving(signer: Signer, folder: Path) -> AsyncIterator[tuple[Server, C
     )
     server.answers["/"] = lambda: web.Response(text="<ConfirmSubscriptionResponse/>")
 
-    def connector() -> aiohttp.TCPConnector:
+    def connector(_: URL) -> aiohttp.TCPConnector:
         trusting = ssl.create_default_context(cadata=signer.pem.decode())
         return aiohttp.TCPConnector(resolver=_Here(server.port), ssl=trusting, force_close=True)
 

@@ -546,7 +546,6 @@ async def running(
         stack.callback(journal.close)
         service = Service(settings, environ, store, pagerduty, clock or redis_clock, journal)
         service.embedded = embedded
-        stack.push_async_callback(service.sns.close)
 
         runner = web.AppRunner(
             service.routes(), access_log=None, auto_decompress=False, shutdown_timeout=_END_REQUESTS_WITHIN_S

@@ -56,7 +56,6 @@ async def rig(signer: Signer, tmp_path: Path) -> AsyncIterator[Rig]:
         sns = Sns(lambda _: built.topics, lambda about: built.say(about), lambda: NIGHT, connector=connector)
         built = Rig(sns, server)
         yield built
-        await sns.close()
 
 
 @pytest.mark.parametrize("version", ["1", "2"])

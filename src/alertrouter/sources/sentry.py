@@ -7,12 +7,13 @@ https://docs.sentry.io/organization/integrations/integration-platform/webhooks/ 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import BadPayload
 from alertrouter.sources.body import header, read_json_only
-from alertrouter.sources.instant import Instant
+from alertrouter.sources.instant import UNKNOWN, Instant
 from alertrouter.sources.payload import ParsedPayload
 from alertrouter.sources.text import links, quoted, web_address
 from alertrouter.sources.values import details, escaped, mapping, moment, shown, told
@@ -37,6 +38,18 @@ _ISSUE_ACTIONS = {
 _METRIC_ACTIONS = {"critical": Status.FIRING, "warning": Status.FIRING, "resolved": Status.RESOLVED}
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a resource says. `link` is what its `url` is called; `began` and `ended` are those of an occurrence."""
+
+    fingerprint: str
+    event: CommonEvent
+    url: str
+    link: str
+    began: Instant = UNKNOWN
+    ended: Instant = UNKNOWN
+
+
 def parse(body: bytes, headers: Mapping[str, str], source: str) -> ParsedPayload:
     """The one alert of a webhook, or why it must not page. Raises BadPayload when it is no such body."""
     decoded = read_json_only(body, headers)
@@ -54,7 +67,23 @@ def parse(body: bytes, headers: Mapping[str, str], source: str) -> ParsedPayload
     if status is None:
         reason = f"the action {quoted(action)} of {quoted(resource)} neither opens nor closes an alert"
         return ParsedPayload(ignored=(reason,), notes=decoded.notes)
-    return ParsedPayload(alerts=(read(payload, data, source, status, decoded.notes),), notes=decoded.notes)
+    found = read(payload, data)
+    url = web_address(found.url)
+    alert = Alert(
+        source=source,
+        fingerprint=found.fingerprint,
+        status=status,
+        event=found.event,
+        episode=found.began.text,
+        episode_at=found.began.ms,
+        ended_at=found.ended.ms if status is Status.RESOLVED else 0,
+        links=links(((url, found.link),)),
+        client="Sentry",
+        client_url=url,
+        raw=payload,
+        notes=decoded.notes,
+    )
+    return ParsedPayload(alerts=(alert,), notes=decoded.notes)
 
 
 def _guess_resource(data: dict[str, Any]) -> str:
@@ -62,9 +91,7 @@ def _guess_resource(data: dict[str, Any]) -> str:
     return next((resource for member, resource in members.items() if member in data), "")
 
 
-def _read_event(
-    payload: dict[str, Any], data: dict[str, Any], source: str, status: Status, notes: tuple[str, ...]
-) -> Alert:
+def _read_event(payload: dict[str, Any], data: dict[str, Any]) -> _Found:
     """An alert rule that an event of an issue set off. It is the issue's alert: resolving the issue closes it."""
     event = mapping(data.get("event"))
     issue_id = told(event.get("issue_id"))
@@ -73,11 +100,8 @@ def _read_event(
     tags = _read_tags(event.get("tags"))
     project = told(event.get("project"))
     at = moment(event.get("datetime") or event.get("timestamp"))
-    url = web_address(told(event.get("web_url")))
-    return Alert(
-        source=source,
+    return _Found(
         fingerprint=f"issue:{issue_id}",
-        status=status,
         event=CommonEvent(
             summary=shown(event.get("title")) or shown(event.get("message")) or f"issue {issue_id}",
             source=told(tags.get("server_name")) or "sentry",
@@ -101,28 +125,20 @@ def _read_event(
                 tags,
             ),
         ),
-        links=links(((url, "Event"),)),
-        client="Sentry",
-        client_url=url,
-        raw=payload,
-        notes=notes,
+        url=told(event.get("web_url")),
+        link="Event",
     )
 
 
-def _read_issue(
-    payload: dict[str, Any], data: dict[str, Any], source: str, status: Status, notes: tuple[str, ...]
-) -> Alert:
+def _read_issue(payload: dict[str, Any], data: dict[str, Any]) -> _Found:
     issue = mapping(data.get("issue"))
     issue_id = told(issue.get("id"))
     if not issue_id:
         raise BadPayload("nothing tells this alert from others: no `data.issue.id`")
     project = mapping(issue.get("project"))
     name = told(project.get("slug")) or told(project.get("name"))
-    url = web_address(told(issue.get("web_url")) or told(issue.get("permalink")))
-    return Alert(
-        source=source,
+    return _Found(
         fingerprint=f"issue:{issue_id}",
-        status=status,
         event=CommonEvent(
             summary=shown(issue.get("title")) or f"issue {told(issue.get('shortId')) or issue_id}",
             source=name or "sentry",
@@ -146,17 +162,12 @@ def _read_issue(
                 }
             ),
         ),
-        links=links(((url, "Issue"),)),
-        client="Sentry",
-        client_url=url,
-        raw=payload,
-        notes=notes,
+        url=told(issue.get("web_url")) or told(issue.get("permalink")),
+        link="Issue",
     )
 
 
-def _read_metric(
-    payload: dict[str, Any], data: dict[str, Any], source: str, status: Status, notes: tuple[str, ...]
-) -> Alert:
+def _read_metric(payload: dict[str, Any], data: dict[str, Any]) -> _Found:
     """One incident of a metric alert rule; a worse or a milder severity is the same incident."""
     incident = mapping(data.get("metric_alert"))
     rule = mapping(incident.get("alert_rule"))
@@ -167,15 +178,12 @@ def _read_metric(
     projects = incident.get("projects")
     project = told(projects[0]) if isinstance(projects, list) and projects else ""
     action = told(payload.get("action")).lower()
-    began, ended = _read_span(incident, status)
-    url = web_address(told(data.get("web_url")))
+    began = moment(incident.get("date_started") or incident.get("date_created"))
     # Sentry writes the two lines of its text with a backslash and an n between them
     text = shown(told(data.get("description_text")).partition("\\n")[0])
     name = shown(rule.get("name")) or shown(data.get("description_title")) or f"metric alert {incident_id}"
-    return Alert(
-        source=source,
+    return _Found(
         fingerprint=f"metric:{escaped(organization)}:{incident_id}",
-        status=status,
         event=CommonEvent(
             summary=f"{name}: {text}" if text else name,
             source=project or "sentry",
@@ -195,21 +203,11 @@ def _read_metric(
                 }
             ),
         ),
-        episode=began.text,
-        episode_at=began.ms,
-        ended_at=ended,
-        links=links(((url, "Metric alert"),)),
-        client="Sentry",
-        client_url=url,
-        raw=payload,
-        notes=notes,
+        url=told(data.get("web_url")),
+        link="Metric alert",
+        began=began,
+        ended=moment(incident.get("date_closed")),
     )
-
-
-def _read_span(incident: dict[str, Any], status: Status) -> tuple[Instant, int]:
-    """When an incident began, and when it ended (ms); 0 while it goes on, or where that is not said."""
-    began = moment(incident.get("date_started") or incident.get("date_created"))
-    return began, moment(incident.get("date_closed")).ms if status is Status.RESOLVED else 0
 
 
 def _read_tags(value: Any) -> dict[str, Any]:
@@ -220,7 +218,7 @@ def _read_tags(value: Any) -> dict[str, Any]:
     return {key: tag for name, tag in pairs if (key := told(name))}
 
 
-_Read = Callable[[dict[str, Any], dict[str, Any], str, Status, tuple[str, ...]], Alert]
+_Read = Callable[[dict[str, Any], dict[str, Any]], _Found]
 #: By the header: the actions that mean something, and how the body is read.
 _RESOURCES: Mapping[str, tuple[Mapping[str, Status], _Read]] = {
     "event_alert": (_EVENT_ACTIONS, _read_event),

@@ -88,7 +88,7 @@ class Sns:
     topics_of:  what is configured for a source; None where nothing is.
     say:        raises an alarm, or ends it where it was raised. Raises StoreUnavailable.
     now:        the time of day (ms), by which a certificate is valid.
-    connector:  how SNS is reached.
+    connector:  how an address is reached.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Sns:
         say: Callable[[Alert], Awaitable[None]],
         now: Callable[[], int],
         *,
-        connector: Callable[[], aiohttp.BaseConnector] = aiohttp.TCPConnector,
+        connector: Callable[[URL], aiohttp.BaseConnector] = lambda _: aiohttp.TCPConnector(),
     ) -> None:
         self._topics_of = topics_of
         self._say = say
@@ -131,10 +131,6 @@ class Sns:
         elif envelope.kind == "UnsubscribeConfirmation":
             _log.error("a subscription has ended; its URL, which would begin it again, is not visited", topic=topic)
             await self._say(_unsubscribed(topic, source))
-
-    async def close(self) -> None:
-        """Close what was opened."""
-        await self._fetcher.close()
 
     async def _verify(self, envelope: _Envelope, topics: Topics) -> None:
         """Raises NotAdmitted where the signature is not SNS's."""
@@ -281,9 +277,8 @@ class _NotFetched(Exception):
 class _Fetcher:
     """Fetches from SNS: a few at once, in a bounded time, bounded bytes, and never from where an answer points to."""
 
-    def __init__(self, connector: Callable[[], aiohttp.BaseConnector]) -> None:
+    def __init__(self, connector: Callable[[URL], aiohttp.BaseConnector]) -> None:
         self._connector = connector
-        self._session: aiohttp.ClientSession | None = None
         self._free = asyncio.Semaphore(_FETCHES_AT_ONCE)
 
     async def get(self, url: URL) -> bytes:
@@ -297,9 +292,10 @@ class _Fetcher:
             raise _NotFetched(f"{url.host}: {error}") from None
 
     async def _get(self, url: URL) -> bytes:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(connector=self._connector())
-        async with self._session.get(url, allow_redirects=False) as response:
+        async with (
+            aiohttp.ClientSession(connector=self._connector(url)) as session,
+            session.get(url, allow_redirects=False) as response,
+        ):
             if response.status != 200:
                 raise _NotFetched(f"{url.host} answers {response.status}")
             body = bytearray()
@@ -308,10 +304,6 @@ class _Fetcher:
                 if len(body) > _FETCH_BYTES:
                     raise _NotFetched(f"{url.host} answers more than {_FETCH_BYTES} bytes")
             return bytes(body)
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
 
 
 class _Certificates:
