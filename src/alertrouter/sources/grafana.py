@@ -51,11 +51,11 @@ def parse(body: bytes, headers: Mapping[str, str], source: str) -> ParsedPayload
 
 def _read_unified(payload: dict[str, Any], source: str, notes: tuple[str, ...], size: int) -> ParsedPayload:
     read = read_alerts(payload, source, notes, size, client="Grafana")
-    tests = [alert for alert in read.alerts if _is_test(alert)]
+    alerts = tuple(_with_grafanas_own(alert) for alert in read.alerts if not _is_test(alert))
     return ParsedPayload(
-        alerts=tuple(_with_grafanas_own(alert) for alert in read.alerts if not _is_test(alert)),
+        alerts=alerts,
         skipped=read.skipped,
-        ignored=(_TEST,) * len(tests),
+        ignored=(_TEST,) * (len(read.alerts) - len(alerts)),
         truncated=read.truncated,
         notes=read.notes,
     )
@@ -75,20 +75,20 @@ def _item(alert: Alert) -> dict[str, Any]:
 def _with_grafanas_own(alert: Alert) -> Alert:
     """What Alertmanager's reading of the body has left out."""
     item = _item(alert)
-    own = {ours: item.get(theirs) for theirs, ours in _OWN_DETAILS.items()}
-    event = alert.event
-    summary = event.summary
-    if event.class_ in _RULE_FAILURES and (rule := shown(event.custom_details.get("rulename"))):
-        summary = (
-            f"{event.class_} of {rule}" if summary.startswith(event.class_) else f"{event.class_} of {rule}: {summary}"
-        )
+    own = {ours: value for theirs, ours in _OWN_DETAILS.items() if (value := item.get(theirs))}
     found = links((url, text) for name, text in _OWN_LINKS.items() if isinstance(url := item.get(name), str))
     known = {link.href for link in alert.links}
-    return replace(
-        alert,
-        event=replace(event, summary=summary, custom_details=details(dict(event.custom_details), own)),
-        links=(*alert.links, *(link for link in found if link.href not in known)),
-    )
+    event = replace(alert.event, summary=_summarise(alert.event), custom_details={**own, **alert.event.custom_details})
+    return replace(alert, event=event, links=(*alert.links, *(link for link in found if link.href not in known)))
+
+
+def _summarise(event: CommonEvent) -> str:
+    """The alert's own summary; of a rule's failure also which rule it is."""
+    rule = shown(event.custom_details.get("rulename")) if event.class_ in _RULE_FAILURES else ""
+    if not rule:
+        return event.summary
+    failure = f"{event.class_} of {rule}"
+    return failure if event.summary.startswith(event.class_) else f"{failure}: {event.summary}"
 
 
 def _read_legacy(payload: dict[str, Any], source: str, notes: tuple[str, ...]) -> ParsedPayload:
