@@ -19,7 +19,7 @@ from yarl import URL
 
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION, alarm
-from alertrouter.alert import PAGERDUTY, Alert, Severity
+from alertrouter.alert import PAGERDUTY, Alert, Severity, Status
 from alertrouter.credentials import SourceCredentials, everybody, guard, names_credentials
 from alertrouter.delivery.bounds import Bounds
 from alertrouter.delivery.canary import Canary
@@ -69,6 +69,7 @@ from alertrouter.web.enqueue import Enqueue
 from alertrouter.web.headers import protect_readers
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
+from alertrouter.web.sns import Sns, Topics
 from alertrouter.web.webhooks import Webhooks
 
 _LOOK_AT_REDIS_EVERY_S = 60.0
@@ -171,6 +172,7 @@ class Service:
             folder=settings.data_dir / "dead-letters",
             most=settings.dead_letters,
         )
+        self.sns = Sns(self._topics_of, self._say, self._time_of_day)
         self._reloading = asyncio.Lock()
         self.url = ""
         self.operations_url = ""
@@ -260,13 +262,22 @@ class Service:
             },
         )
         try:
-            if not problems and await self.store.record(refused.id) is None:
-                return
-            await self.store.accept([refused], self._clock())
+            await self._say(refused)
         except StoreUnavailable as error:
             _log.warning("the alarm about the rules waits for the next reload", error=str(error))
-        else:
-            self.worker.wake()
+
+    async def _say(self, about: Alert) -> None:
+        """Raise an alarm, or end it where it was raised. Raises StoreUnavailable."""
+        if about.status is Status.RESOLVED and await self.store.record(about.id) is None:
+            return
+        await self.store.accept([about], self._clock())
+        self.worker.wake()
+
+    def _topics_of(self, source: str) -> Topics | None:
+        """The SNS topics of a source: its own, else its sender's."""
+        configured = self.rules.ruleset.topics
+        found = configured.get(source) or configured.get(source.partition("/")[0])
+        return Topics(frozenset(found.topics), found.certificates) if found else None
 
     async def reloaded(self) -> Mapping[str, object]:
         """Reload, and say what is in force now."""
@@ -504,6 +515,7 @@ class Service:
             self.accept,
             self.unreadable.keep,
             settings.max_body_bytes,
+            gates={"cloudwatch": self.sns.admit},
             everybody=everybody(settings),
             own=lambda: self.credentials.in_force,
             now=self._time_of_day,

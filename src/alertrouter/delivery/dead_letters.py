@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from uuid import uuid4
 
 import msgspec
@@ -170,7 +171,7 @@ def _parsed(letter: Letter, body: bytes) -> ParsedPayload | None:
     if sender == PAGERDUTY:
         return pagerduty.parse(body, letter.source, new_key=lambda: uuid4().hex)
     parse = PARSERS.get(sender)
-    return parse(body, {"content-type": letter.content_type}, letter.source) if parse else None
+    return parse(body, {"content-type": letter.content_type, **letter.headers}, letter.source) if parse else None
 
 
 class Unreadable:
@@ -181,15 +182,24 @@ class Unreadable:
         self._accept = accept
         self._clock = clock
 
-    async def keep(self, source: str, body: bytes, content_type: str, status: int, reason: str) -> None:
+    async def keep(
+        self,
+        source: str,
+        body: bytes,
+        content_type: str,
+        status: int,
+        reason: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Keep a body of an authenticated sender; no sender repeats what was answered with 400.
 
+        `headers` are those its parser reads besides the Content-Type.
         Raises StoreUnavailable where it cannot be kept now: then the sender is to try again.
         """
         if not body.strip():
             return  # nothing was in it
         now = self._clock()
-        letter = of_body(source, body, content_type, status, reason, now)
+        letter = of_body(source, body, content_type, status, reason, now, headers)
         try:
             async with asyncio.timeout(_KEEP_WITHIN_S):
                 is_due, lost = await self._store.letters.keep_body(letter, body, now)

@@ -294,6 +294,14 @@ class Integration:
 
 
 @dataclass(frozen=True, slots=True)
+class TopicReferences:
+    """The SNS topics that a source may hear of, and the file of certificates that is used in place of SNS's own."""
+
+    topics: tuple[str, ...]
+    certificates: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """Everything in a rules directory, loaded whole. Never changed once built.
 
@@ -306,6 +314,7 @@ class Ruleset:
     integrations:   by name; none is called as a service.
     silences:       what people on call keep back at present, in the order in which they are asked; of no file.
     credentials:    of the sources that have their own.
+    topics:         of SNS, by the source that hears of them.
     """
 
     services: Mapping[str, Service]
@@ -318,3 +327,4 @@ class Ruleset:
     heartbeats: tuple[Heartbeat, ...] = ()
     credentials: Mapping[str, CredentialReferences] = field(default_factory=dict)
     integrations: Mapping[str, Integration] = field(default_factory=dict)
+    topics: Mapping[str, TopicReferences] = field(default_factory=dict)

@@ -341,12 +341,27 @@ class SignatureShape(Shape):
     timestamp_header: HeaderName | None = None
 
 
+#: https://docs.aws.amazon.com/sns/latest/dg/sns-create-topic.html: the last part is the topic's name.
+_TOPIC = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]+:[A-Za-z0-9_-]{1,256}(\.fifo)?$"
+
+
+def _topic(text: str) -> str:
+    if not re.fullmatch(_TOPIC, text, re.ASCII):
+        raise ValueError("write a topic's ARN, such as arn:aws:sns:eu-west-1:123456789012:alerts")
+    return text
+
+
+Topic = Annotated[str, AfterValidator(_topic), WithJsonSchema({"type": "string", "pattern": _TOPIC})]
+
+
 class SourceShape(Shape):
     """What is known of one sender, or of one `sender/name`."""
 
     tokens: NamedSecrets | None = None
     header: Annotated[HeaderName | None, Field(description="One more header that carries the token.")] = None
     signature: SignatureShape | None = None
+    topics: Annotated[list[Topic] | None, Field(min_length=1)] = None
+    certificates: Text | None = None
 
 
 class IntegrationShape(Shape):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from alertrouter.sources import alertmanager, datadog
+from alertrouter.sources import alertmanager, azure, cloudevents, cloudwatch, datadog, gcp, grafana, sentry
 from alertrouter.sources.bounds import bounded
 from alertrouter.sources.payload import ParsedPayload, Parser, Skipped
 
@@ -16,7 +16,16 @@ __all__ = ["PARSERS", "ParsedPayload", "Parser", "Skipped"]
 
 PARSERS: Mapping[str, Parser] = MappingProxyType(
     {
-        "alertmanager": bounded(alertmanager.parse),
-        "datadog": bounded(datadog.parse),
+        name: bounded(parse)
+        for name, parse in (
+            ("alertmanager", alertmanager.parse),
+            ("datadog", datadog.parse),
+            ("grafana", grafana.parse),
+            ("cloudwatch", cloudwatch.parse),
+            ("gcp", gcp.parse),
+            ("azure", azure.parse),
+            ("sentry", sentry.parse),
+            ("cloudevents", cloudevents.parse),
+        )
     }
 )

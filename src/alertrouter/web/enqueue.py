@@ -75,7 +75,7 @@ class Enqueue:
             try:
                 alert = read_alert(event, source, lambda: uuid4().hex)
             except BadPayload as error:
-                await self._keep(source, _without_key(event), "application/json", error.status, error.reason)
+                await self._keep(source, _without_key(event), "application/json", error.status, error.reason, {})
                 return self._refused(source, error)
             return await self._accepted(alert)
         except StoreUnavailable as error:

@@ -21,6 +21,7 @@ from alertrouter import telemetry
 from alertrouter.alert import Alert
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.sources import PARSERS, ParsedPayload
+from alertrouter.sources.payload import read_headers
 from alertrouter.web.auth import Access, Credentials, access, has_token_in_query, token_shown, unauthorized
 from alertrouter.web.body import read_body, read_raw
 from alertrouter.web.signatures import is_signed, signer
@@ -35,10 +36,12 @@ _answers = cache(telemetry.WEBHOOKS.labels)
 _credentials = cache(telemetry.WEBHOOK_CREDENTIALS.labels)
 
 Accept = Callable[[Sequence[Alert]], Awaitable[Sequence[StrEnum]]]
-#: Sender, body, its Content-Type, the status it is answered with, why.
-Keep = Callable[[str, bytes, str, int, str], Awaitable[None]]
+#: Sender, body, its Content-Type, the status it is answered with, why, and the headers that its parser reads as well.
+Keep = Callable[[str, bytes, str, int, str, Mapping[str, str]], Awaitable[None]]
 #: Sender, why.
 OnOversized = Callable[[str, str], Awaitable[None]]
+#: Sender, headers, body. Raises NotAdmitted for what is not genuine.
+Gate = Callable[[str, Mapping[str, str], bytes], Awaitable[None]]
 
 
 class OnRefused(Protocol):
@@ -55,6 +58,10 @@ async def _nobody_waits(sender: str, words: str) -> None:
     """Nobody wants to know."""
 
 
+async def _let_in(source: str, headers: Mapping[str, str], body: bytes) -> None:
+    """A token is enough."""
+
+
 class Webhooks:
     """The webhook endpoint.
 
@@ -63,6 +70,7 @@ class Webhooks:
     everybody: what a source must show that has no credentials of its own.
     own:       the credentials of those that have, by `sender` or `sender/name`.
     now:       ms since the epoch.
+    gates:     by sender, what holds its bodies to more than a token before they are read.
     `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx; `on_oversized`, and only
     it, of those over a limit. It, accept and keep raise StoreUnavailable: then the sender is to try again.
     """
@@ -76,6 +84,7 @@ class Webhooks:
         everybody: Credentials,
         own: Callable[[], Mapping[str, Credentials]],
         now: Callable[[], int],
+        gates: Mapping[str, Gate] = MappingProxyType({}),
         on_taken: Callable[[str], None] = _nobody,
         on_refused: OnRefused = _nobody,
         on_oversized: OnOversized = _nobody_waits,
@@ -88,6 +97,7 @@ class Webhooks:
         self._everybody = everybody
         self._own = own
         self._now = now
+        self._gates = gates
         self._max_body_bytes = max_body_bytes
         self._log = structlog.get_logger()
 
@@ -109,18 +119,21 @@ class Webhooks:
         try:
             try:
                 body = await read_body(request, self._max_body_bytes)
+                await self._gates.get(sender, _let_in)(source, request.headers, body)
                 payload = parse(body, request.headers, source)
             except BadPayload as error:
                 await self._tell_of(source, error)
                 if error.status == 400:
                     # what cannot be decompressed is kept as it came
-                    await self._keep(source, body or await request.read(), content_type, 400, error.reason)
+                    whole = body or await request.read()
+                    await self._keep(source, whole, content_type, 400, error.reason, read_headers(request.headers))
                 return self._answered(sender, _refusal(error.status, error.reason))
             self._report(source, sender, payload)
             outcomes = await self._accept(payload.alerts) if payload.alerts or not payload.skipped else ()
             if payload.skipped:
                 what = f"{len(payload.skipped)} of its alerts cannot be used: {payload.skipped[0].reason}"
-                await self._keep(source, body, content_type, 202 if payload.alerts else 400, what)
+                status = 202 if payload.alerts else 400
+                await self._keep(source, body, content_type, status, what, read_headers(request.headers))
                 if not payload.alerts:
                     self._on_refused(source, "400: no usable alert in the payload", known=True)
                     return self._answered(sender, _refusal(400, "no usable alert in the payload", _skipped(payload)))
