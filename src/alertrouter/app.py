@@ -199,7 +199,7 @@ class Service:
         was_agreed = clock.agreed
         if await clock.keep(self.store):
             _log.warning("Redis' clock was set; timers go on as before", ahead_of_redis_ms=clock.ahead)
-            self.worker.rejudge()
+            self.worker.rejudge(refused=False)
         elif not was_agreed:
             self.worker.wake()
         telemetry.REDIS_CLOCK_SKEW.set(clock.skew / 1000)
@@ -309,7 +309,7 @@ class Service:
             self.shadow.put_in_force(replace(self.shadow.ruleset, silences=silences))
         kept = {silence.id for silence in silences}
         if any(silence.id not in kept and silence.ends_at > now for silence in before):
-            self.worker.rejudge()
+            self.worker.rejudge(refused=False)
 
     async def _is_known(self, alert: str) -> bool:
         """Whether an alert of that id was heard, or some share the incident of that key."""

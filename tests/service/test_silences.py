@@ -332,6 +332,23 @@ async def test_a_restart_knows_it_before_it_judges(settings: Settings, sandbox: 
         assert actions(sandbox) == []
 
 
+async def test_its_end_tries_nothing_again_that_was_refused(client: Client, sandbox: Sandbox) -> None:
+    """PagerDuty would only refuse it once more, into another dead letter."""
+    sandbox.fail(400, times=3)
+    await hear(client, alertmanager_alert(n="refused"))
+    _, answer = await wish(client)
+    await hear(client, alertmanager_alert(n="muted", env="prod"))
+    async with client.session.delete(f"{client.service.url}/api/v1/silences/{answer['id']}?by=bob") as response:
+        assert response.status == 200
+    await sandbox.wait_for(lambda events: len(events) == 1)
+    await idle(client)
+    assert [call.event["payload"]["custom_details"].get("n") for call in sandbox.events] == ["muted"]
+    await client.service.reload()
+    assert len(sandbox.calls) == 4
+    client.service.worker.rejudge()
+    await sandbox.wait_for(lambda events: len(events) == 2)
+
+
 async def test_a_reload_of_the_rules_keeps_it(client: Client, sandbox: Sandbox) -> None:
     await wish(client)
     rules = client.service._settings.rules

@@ -532,3 +532,23 @@ async def test_news_that_cannot_leave_its_queue_is_heard_again(store: AlertStore
         await store.accept([make_alert(severity="info")], NIGHT + 2)
     await client.delete(store.keys.wait + limited_as(OTHER_KEY))
     assert await store.next_due() == NIGHT + 2, "half heard, it is looked at all the same"
+
+
+async def test_what_is_parked_is_recalled_and_what_was_refused_only_where_that_is_asked_for(
+    store: AlertStore, client: Redis
+) -> None:
+    muted, refused = ([f"{kind}{n}" for n in range(600)] for kind in ("muted", "refused"))
+    for names, outcome in ((muted, Outcome.SUPPRESSED), (refused, Outcome.DEAD_LETTERED)):
+        for first in range(0, 600, 100):
+            await store.accept([make_alert(name) for name in names[first : first + 100]], NIGHT)
+            records, _ = await store.claim_due(NIGHT, 100)
+            judged = [Judged(record, outcome, "", "", "payment", 0, False, (), parked=True) for record in records]
+            await store.judged(judged, NIGHT)
+    parked = store.keys.parked
+    await client.zadd(parked, {make_alert("muted0").id: NIGHT + 1000 * MINUTE})  # whenever it is to be looked at
+    await store.recall(NIGHT, False)
+    assert set(await client.zrange(store.keys.due, 0, -1)) == {make_alert(name).id.encode() for name in muted}
+    assert await client.zcard(parked) == 600
+    await store.recall(NIGHT)
+    assert await client.zcard(store.keys.due) == 1200
+    assert not await client.exists(parked)

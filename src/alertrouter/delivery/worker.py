@@ -124,7 +124,7 @@ class Worker:
         self._began: dict[asyncio.Event, float] = {}
         # destinations whose own key PagerDuty took last: the alarm about it, if there was one, is over
         self._keys_taken: set[str] = set()
-        self._rules_changed = False
+        self._rules_changed = self._keys_changed = False
         self._digests = Digests(store)
         self._log = structlog.get_logger()
 
@@ -133,9 +133,13 @@ class Worker:
         self._due.set()
         self._waiting.set()
 
-    def rejudge(self) -> None:
-        """The rules are others now: what they kept from being sent is to be judged again."""
+    def rejudge(self, *, refused: bool = True) -> None:
+        """The rules are others now: what they kept from being sent is to be judged again.
+
+        refused: what PagerDuty refused is tried again, too; not where keys and events are what they were.
+        """
         self._rules_changed = True
+        self._keys_changed = self._keys_changed or refused
         self.wake()
 
     async def run(self) -> None:
@@ -241,11 +245,13 @@ class Worker:
             return _HELD_S
         now = self._clock()
         if self._rules_changed:
-            self._rules_changed = False
+            keys_changed = self._keys_changed
+            self._rules_changed = self._keys_changed = False
             try:
-                await self._store.recall(now)
+                await self._store.recall(now, keys_changed)
             except StoreUnavailable:
                 self._rules_changed = True
+                self._keys_changed = self._keys_changed or keys_changed
                 raise
         async with self._claiming:
             records, next_due = await self._store.claim_due(now, _JUDGE_AT_ONCE)

@@ -611,11 +611,15 @@ class AlertStore:
         async with _as_unavailable():
             await self._client.delete(*(self.keys.count + key for key in keys))
 
-    async def recall(self, now: int) -> None:
-        """Make everything due that was kept from being sent: the rules are others now."""
+    async def recall(self, now: int, refused: bool = True) -> None:
+        """Make everything due that was kept from being sent, by PagerDuty only if `refused`: the rules are others now."""
         keys = self.keys
-        while await self._run("recall", [keys.due, keys.parked], [now, keys.alert, MOST_PER_CALL]) == MOST_PER_CALL:
-            pass
+        cursor = b"0"
+        while True:
+            arguments: list[str | int | bytes] = [now, keys.alert, MOST_PER_CALL, int(refused), cursor]
+            cursor = await self._run("recall", [keys.due, keys.parked], arguments)
+            if cursor == b"0":
+                return
 
     async def judged(self, batch: Sequence[Judged], now: int) -> None:
         """Put down what was decided. A record with newer news is left due instead."""
@@ -1164,7 +1168,7 @@ class AlertStore:
             await self._client.delete(self.keys.gathered + service)
 
     async def sweep(self, now: int) -> None:
-        """Forget what was never sent and has not been heard of for two days. That it was so stays on record."""
+        """Forget what was never sent and has not been heard of for two days; what was refused or told before, for thirty."""
         keys = self.keys
         arguments: list[str | int] = [
             now,
