@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from structlog.testing import capture_logs
 
 from alertrouter import credentials, telemetry
 from alertrouter.credentials import SourceCredentials
+from alertrouter.rules.load import read_rules
 from alertrouter.rules.model import CredentialReferences, KeyReference, NamedReference, SigningReferences
 from alertrouter.settings import read_secret
 from alertrouter.web.auth import token_shown
 from tests.waiting import until
 
 SOURCE = "alertmanager/team-a"
+PAGE = Path(__file__).parents[2] / "docs" / "credentials.md"
 ENVIRON = {"AM_A_OLD": "old-token"}
 
 
@@ -138,3 +141,15 @@ def test_secrets_of_a_signature_are_read_as_tokens_are(tmp_path: Path) -> None:
     assert signing is not None and [(each.name, each.value) for each in signing.secrets] == [("s1", b"signing secret")]
     assert kept.in_force[SOURCE].tokens is None, "no token is asked for"
     assert len(kept.warnings()) == 1
+
+
+def test_what_the_page_shows_loads(tmp_path: Path) -> None:
+    [shown] = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (tmp_path / "alertrouter.yaml").write_text(shown)
+    (tmp_path / "router.yaml").write_text("catch_all: {route_to: unrouted}\n")
+    reading = read_rules(tmp_path)
+    assert reading.problems == () and reading.ruleset is not None
+    team, grafana = (reading.ruleset.credentials[source] for source in (SOURCE, "grafana/prod"))
+    assert [named.name for named in team.tokens or ()] == ["2026-11", "old"] and team.header == "X-Team-Token"
+    assert grafana.signing is not None and grafana.signing.timestamp_header == "X-Grafana-Time"
+    assert grafana.tokens is None

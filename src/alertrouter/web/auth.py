@@ -127,7 +127,8 @@ class Guard:
         """Refuse who may not call the route. What there is no route for is answered as ever."""
         if request.match_info.http_exception is not None:
             return await handler(request)
-        return self._refusal(request, access_of(request.match_info.handler)) or await handler(request)
+        refusal = self._refusal(request, access_of(request.match_info.handler))
+        return await handler(request) if refusal is None else refusal
 
     def _refusal(self, request: web.Request, who: Access | None) -> web.Response | None:
         if who is Access.ANYONE:

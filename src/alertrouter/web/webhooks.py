@@ -106,7 +106,8 @@ class Webhooks:
         """Answer one webhook."""
         sender = request.match_info["sender"]
         name = request.match_info.get("name", "")
-        if refusal := await self._refusal_of(request, sender, name):
+        refusal = await self._refusal_of(request, sender, name)
+        if refusal is not None:
             return self._answered(sender, refusal)
         parse = PARSERS.get(sender)
         if parse is None:
