@@ -13,7 +13,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test reliability chaos fuzz mutate check fmt bench docs lock clean
+.PHONY: help run test reliability chaos fuzz mutate check fmt bench docs sbom lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -42,11 +42,12 @@ mutate: $(VENV)/.installed-test ## flip each condition that decides about pages;
 	@tools/system-packages redis-server
 	@$(BIN)/python -m tools.mutate $(if $(ONLY),--only $(ONLY))
 
-check: $(VENV)/.installed-test ## check format, lint, types and imports
+check: $(VENV)/.installed-test ## check format, lint, types, imports and what bandit finds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive src tools bench
 
 fmt: $(VENV)/.installed-test ## format, and mend what the linter can
 	$(BIN)/ruff check --fix-only .
@@ -58,6 +59,9 @@ docs: $(VENV)/.installed-test ## write docs/checks and docs/schema anew, from th
 bench: $(VENV)/.installed-test ## measure, and print one table
 	@$(BIN)/python -m bench
 
+sbom: $(VENV)/.installed-test ## write dist/alertrouter.cdx.json: every package that is shipped, with hashes and licences
+	@$(BIN)/python -m tools.sbom
+
 clean: ## remove what was installed and cached; data/ stays
 	rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -65,8 +69,7 @@ clean: ## remove what was installed and cached; data/ stays
 # Pins stay where they still fit; `make lock UPGRADE=--upgrade` takes the newest.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
-lock: $(VENV)/.installed ## pin every package, with hashes, in requirements/
-	$(PIP) uv==0.13.9
+lock: $(VENV)/.installed-test ## pin every package, with hashes, in requirements/
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra test -c requirements/runtime.txt -o requirements/test.txt
 	printf 'editables\nhatchling\n' | $(COMPILE) - -c requirements/test.txt -o requirements/build.txt

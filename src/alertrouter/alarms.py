@@ -27,6 +27,9 @@ HEARTBEAT = "heartbeat:"
 #: How the name of a sender is marked where it stands for the alarm that its webhooks are refused.
 REFUSED_SENDER = "sender-refused:"
 
+#: And for the alarm that its webhooks are larger than may be.
+OVERSIZED = "oversized:"
+
 
 def alarm(
     name: str,

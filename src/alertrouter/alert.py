@@ -16,6 +16,8 @@ from msgspec import field
 
 #: Longest `dedup_key` the PagerDuty Events API v2 takes, in characters.
 DEDUP_KEY_LIMIT = 255
+#: The sender of what comes as an Events API v2 event; with the name of its integration, "pagerduty/zabbix".
+PAGERDUTY = "pagerduty"
 
 
 class Status(StrEnum):
@@ -40,6 +42,27 @@ class Link(msgspec.Struct, frozen=True, gc=False):
 
     href: str
     text: str = ""
+
+
+class Image(msgspec.Struct, frozen=True, gc=False):
+    """An image shown to the responder."""
+
+    src: str
+    href: str = ""
+    alt: str = ""
+
+
+class Enqueued(msgspec.Struct, frozen=True, gc=False):
+    """What an alert brings along that came as an Events API v2 event.
+
+    dedup_key:  the client's own.
+    content:    digest of what it says, so that another text is news; "" where it says nothing (an acknowledge or resolve
+                without payload): what was heard of the alert before still stands.
+    """
+
+    dedup_key: str
+    content: str = ""
+    images: tuple[Image, ...] = ()
 
 
 class CommonEvent(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +91,7 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
     ended_at:     for a resolve, when it ended by the sender's clock, in ms since the epoch; 0 where unknown.
     raw:          the body as received, a batch narrowed to this alert: what rules read as `raw_event`.
     notes:        what we changed or could not understand, for the responder to see.
+    enqueued:     more about an Events API v2 event; None for every other sender's.
     """
 
     source: str
@@ -82,6 +106,7 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
     client_url: str = ""
     raw: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    enqueued: Enqueued | None = None
 
     @property
     def id(self) -> str:
@@ -96,5 +121,5 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def dedup_key(self) -> str:
-        """PagerDuty's identity of the alert: that of its record."""
-        return self.id
+        """PagerDuty's identity of the alert: the client's own key of an Events API v2 event, else that of its record."""
+        return self.enqueued.dedup_key if self.enqueued else self.id

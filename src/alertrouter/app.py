@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from time import time
 from types import MappingProxyType
@@ -14,12 +15,15 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from yarl import URL
 
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION, alarm
-from alertrouter.alert import Alert, Severity
+from alertrouter.alert import PAGERDUTY, Alert, Severity, Status
+from alertrouter.credentials import SourceCredentials, everybody, guard, names_credentials
 from alertrouter.delivery.bounds import Bounds
 from alertrouter.delivery.canary import Canary
+from alertrouter.delivery.changes import Changes
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
 from alertrouter.delivery.explaining import closest, explain_record
 from alertrouter.delivery.fallback import DirectPath
@@ -36,29 +40,36 @@ from alertrouter.delivery.shadow import Shadow
 from alertrouter.delivery.silence import AutoResolve
 from alertrouter.delivery.silencing import Silences
 from alertrouter.delivery.worker import Worker
+from alertrouter.destinations.outgoing import Outgoing, outgoing
 from alertrouter.destinations.pagerduty import FALLBACK, PagerDutyClient
 from alertrouter.destinations.second_channel import mail, signed_webhook
 from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
 from alertrouter.history.writing import HistoryFiles, HistoryWriter
+from alertrouter.limits import Limits
 from alertrouter.record import Record
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.rules.load import load_rules
-from alertrouter.rules.model import Decision, Ruleset
+from alertrouter.rules.model import Decision, KeyReference, Ruleset
 from alertrouter.rules.revision import git_revision
 from alertrouter.rules.silences import Silence
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
+from alertrouter.shown import without_keys
+from alertrouter.sources import PARSERS
+from alertrouter.sources.pagerduty import Change
 from alertrouter.store.clock import RedisClock
 from alertrouter.store.connect import connect
 from alertrouter.store.embedded import EmbeddedRedis, own_directory
 from alertrouter.store.health import Health
 from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
-from alertrouter.web.auth import Tokens
-from alertrouter.web.bad_http import quiet_about_bad_http
+from alertrouter.web.connections import Listener, check_parser, within_open_files
 from alertrouter.web.dead_letters import DeadLettersApi
+from alertrouter.web.enqueue import Enqueue
+from alertrouter.web.headers import protect_readers
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
+from alertrouter.web.sns import Sns, Topics
 from alertrouter.web.webhooks import Webhooks
 
 _LOOK_AT_REDIS_EVERY_S = 60.0
@@ -98,6 +109,7 @@ class Service:
         reachability = Reachability(pagerduty, clock)
         self._loaded = look(settings.rules)
         self._not_loaded: Sequence[str] = ()
+        self.credentials = SourceCredentials(self._secret)
         self.silences = Silences(
             store, clock, self._silence, known=self._is_known, closest=self.closest, ahead=self._ahead
         )
@@ -105,6 +117,14 @@ class Service:
         self.rules = self._put_in_force(load_rules(settings.rules, now=self._time_of_day()))
         self.shadow = Shadow(store, self._ahead) if settings.shadow_rules else None
         self.history_writer = self._history_writer(settings)
+        self.changes = Changes(
+            store,
+            pagerduty,
+            lambda: self.rules,
+            clock,
+            calls_per_minute=settings.pagerduty_calls_per_minute,
+            ahead=self._ahead,
+        )
         self.worker = Worker(
             store,
             reachability,
@@ -120,14 +140,18 @@ class Service:
             flapping=FlappingLimit.from_settings(settings.flapping_transitions, settings.flapping_within),
             ahead=self._ahead,
             keep_time=self.keep_time,
+            changes=self.changes.of,
         )
-        self.bounds = Bounds(store, clock, settings.max_pending)
-        direct = DirectPath(reachability, lambda: self.rules, clock, journal, self._ahead)
+        self.bounds = Bounds(store, clock, settings.max_pending, settings.dead_letters)
+        direct = DirectPath(reachability, lambda: self.rules, clock, journal, self._ahead, self.changes.of)
         wake = self.worker.wake
         self.heartbeats = Heartbeats(
             store, lambda: self.rules, clock, wake, fail_open=settings.fail_open, ahead=self._ahead
         )
         self.senders = Senders(store, clock, wake)
+        self._allowed = _allowed(settings)
+        self._called = [(self._allowed, URL(settings.pagerduty_events_url))]
+        self._blocked: Sequence[str] = ()
         self.canary = Canary(store, direct, clock, wake)
         self.outage = self._second_channel(settings, reachability)
         self.intake = Intake(
@@ -148,8 +172,10 @@ class Service:
             folder=settings.data_dir / "dead-letters",
             most=settings.dead_letters,
         )
+        self.sns = Sns(self._topics_of, self._say, self._time_of_day)
         self._reloading = asyncio.Lock()
         self.url = ""
+        self.operations_url = ""
         self.embedded: EmbeddedRedis | None = None
         self.health: Health | None = None
         self.draining = False
@@ -173,7 +199,7 @@ class Service:
         was_agreed = clock.agreed
         if await clock.keep(self.store):
             _log.warning("Redis' clock was set; timers go on as before", ahead_of_redis_ms=clock.ahead)
-            self.worker.rejudge()
+            self.worker.rejudge(refused=False)
         elif not was_agreed:
             self.worker.wake()
         telemetry.REDIS_CLOCK_SKEW.set(clock.skew / 1000)
@@ -190,6 +216,12 @@ class Service:
         outcomes = await self.heartbeats.take(alerts, self.intake.accept)
         self.worker.wake()
         return outcomes
+
+    async def take_change(self, change: Change) -> bool:
+        """Take a change event in; False where there is no room. Raises StoreUnavailable, also while draining."""
+        if self.draining:
+            raise StoreUnavailable("shutting down")
+        return await self.changes.accept(change)
 
     async def reload(self) -> Ruleset:
         """Load the rules anew and put them in force, or raise RulesInvalid and keep the old ones."""
@@ -230,13 +262,22 @@ class Service:
             },
         )
         try:
-            if not problems and await self.store.record(refused.id) is None:
-                return
-            await self.store.accept([refused], self._clock())
+            await self._say(refused)
         except StoreUnavailable as error:
             _log.warning("the alarm about the rules waits for the next reload", error=str(error))
-        else:
-            self.worker.wake()
+
+    async def _say(self, about: Alert) -> None:
+        """Raise an alarm, or end it where it was raised. Raises StoreUnavailable."""
+        if about.status is Status.RESOLVED and await self.store.record(about.id) is None:
+            return
+        await self.store.accept([about], self._clock())
+        self.worker.wake()
+
+    def _topics_of(self, source: str) -> Topics | None:
+        """The SNS topics of a source: its own, else its sender's."""
+        configured = self.rules.ruleset.topics
+        found = configured.get(source) or configured.get(source.partition("/")[0])
+        return Topics(frozenset(found.topics), found.certificates) if found else None
 
     async def reloaded(self) -> Mapping[str, object]:
         """Reload, and say what is in force now."""
@@ -254,7 +295,11 @@ class Service:
         telemetry.RULES_QUARANTINED.set(len(ruleset.quarantined))
         for service, errors in ruleset.quarantined.items():
             _log.error("a service's file is faulty and set aside", service=service, errors=errors)
+        self.credentials.put_in_force(ruleset.credentials)
         return _active(replace(ruleset, silences=self.silences.in_force), self._settings, self._environ)
+
+    def _secret(self, place: KeyReference) -> str | None:
+        return read_secret(self._environ, env=place.env, file=place.file)
 
     def _silence(self, silences: tuple[Silence, ...]) -> None:
         """Put these silences in force. What one kept back that was ended before its time is judged again now."""
@@ -264,7 +309,7 @@ class Service:
             self.shadow.put_in_force(replace(self.shadow.ruleset, silences=silences))
         kept = {silence.id for silence in silences}
         if any(silence.id not in kept and silence.ends_at > now for silence in before):
-            self.worker.rejudge()
+            self.worker.rejudge(refused=False)
 
     async def _is_known(self, alert: str) -> bool:
         """Whether an alert of that id was heard, or some share the incident of that key."""
@@ -283,15 +328,22 @@ class Service:
         smtp_url = settings.second_channel_smtp_url
         if url is None and smtp_url is None:
             return None
+        webhook = server = None
+        if url is not None:
+            secret_text = secret.get_secret_value() if secret else ""
+            webhook = signed_webhook(url.get_secret_value(), secret_text, self._allowed)
+            self._called.append((webhook.allowed, URL(webhook.url)))
+        if smtp_url is not None:
+            sender, recipients = settings.second_channel_mail_from, settings.second_channel_mail_to
+            server = mail(smtp_url.get_secret_value(), sender, recipients, self._allowed)
+            self._called.append((server.allowed, server.url))
         return Outage(
             self.store,
             reachability,
             lambda: self.rules,
             self._clock,
-            signed_webhook(url.get_secret_value(), secret.get_secret_value() if secret else "") if url else None,
-            mail(smtp_url.get_secret_value(), settings.second_channel_mail_from, settings.second_channel_mail_to)
-            if smtp_url
-            else None,
+            webhook,
+            server,
             after_ms=settings.second_channel_after,
             instance=settings.instance,
             ahead=self._ahead,
@@ -358,6 +410,13 @@ class Service:
                 await self.store.sweep(self._clock())
             await asyncio.sleep(_TRIM_HISTORY_EVERY_S)
 
+    async def look_at_outgoing(self) -> None:
+        """See whether what is to be called may be. What a name says may change: each call looks again."""
+        found = [await allowed.blocked(url) for allowed, url in self._called]
+        self._blocked = [f"what is set to be called cannot be: {why}" for why in found if why]
+        for why in self._blocked:
+            _log.error(why)
+
     def warnings(self) -> Sequence[str]:
         """What is wrong though alerts are accepted, and what to do."""
         return [
@@ -368,6 +427,7 @@ class Service:
             *(self.health.warnings if self.health is not None else ()),
             *self.heartbeats.warnings(),
             *self.senders.warnings(),
+            *self._blocked,
             *(self.outage.warnings() if self.outage is not None else ()),
             *(
                 [
@@ -399,7 +459,19 @@ class Service:
                 "restart alertrouter"
                 for service, name in self.rules.missing_keys.items()
             ),
+            *(
+                f"the routing key of the integration {name} is not there, and its events are refused; set {where} and "
+                "restart alertrouter"
+                for name, where in self.rules.missing_integrations.items()
+            ),
             *self._about_clock(),
+            *self.credentials.warnings(),
+            *(
+                f"`sources` in alertrouter.yaml names {source}, but there is no sender {source.partition('/')[0]}: "
+                "its credentials guard nothing; write the sender as in its /webhooks/ address"
+                for source in self.credentials.in_force
+                if source.partition("/")[0] not in PARSERS
+            ),
             *(
                 f"services/{service}.yaml is faulty and set aside ({errors[0]}); mend it, `alertrouter check` lists all"
                 for service, errors in self.rules.ruleset.quarantined.items()
@@ -437,50 +509,52 @@ class Service:
         return []
 
     def routes(self) -> web.Application:
-        """The HTTP application."""
+        """The HTTP application, but for health and metrics where these have a listener of their own."""
         settings = self._settings
-        tokens = Tokens(token.get_secret_value() for token in settings.webhook_tokens)
         webhooks = Webhooks(
             self.accept,
             self.unreadable.keep,
-            tokens,
             settings.max_body_bytes,
+            gates={"cloudwatch": self.sns.admit},
+            everybody=everybody(settings),
+            own=lambda: self.credentials.in_force,
+            now=self._time_of_day,
+            on_taken=self.senders.taken,
+            on_refused=self.senders.refused,
+            on_oversized=self.unreadable.oversized,
+        )
+        enqueue = Enqueue(
+            self.accept,
+            self.unreadable.keep,
+            self.take_change,
+            lambda key: self.rules.integration_of(key),
             on_taken=self.senders.taken,
             on_refused=self.senders.refused,
         )
-        operations = Operations(
-            missing=self.missing,
-            warnings=self.warnings,
-            stuck_for=self.worker.stuck_for,
-            backlog=self.backlog,
-            reload=self.reloaded,
-            tokens=tokens,
-        )
+        operations = self._operations()
         api = Api(
             explain=self.explain,
             closest=self.closest,
             history=self.store.history_entries,
             shadow=self.shadow_summary,
-            tokens=tokens,
         )
-        letters = DeadLettersApi(self.dead_letters, tokens)
+        letters = DeadLettersApi(self.dead_letters, lambda: self.letter_keeper.spilled)
         on_call = OnCall(
             add=self.silences.add,
             end=self.silences.end,
             listed=self.silences.listed,
             test=self.page_tests.begin,
             resolve=self.page_tests.resolve,
-            tokens=tokens,
         )
-        application = web.Application(client_max_size=settings.max_body_bytes)
+        application = web.Application(client_max_size=settings.max_body_bytes, middlewares=[guard(settings).middleware])
+        application.on_response_prepare.append(protect_readers)
         application.add_routes(
             [
                 web.post("/webhooks/{sender}", webhooks.post),
                 web.post("/webhooks/{sender}/{name}", webhooks.post),
-                web.get("/-/healthy", operations.healthy),
-                web.get("/-/ready", operations.ready),
+                web.post("/v2/enqueue", enqueue.post),
+                web.post("/v2/change/enqueue", enqueue.post_change),
                 web.post("/-/reload", operations.reload),
-                web.get("/metrics", operations.metrics),
                 web.get("/api/v1/history", api.history),
                 web.get("/api/v1/shadow", api.shadow),
                 web.get("/api/v1/dead-letters", letters.list),
@@ -494,7 +568,25 @@ class Service:
                 web.get(r"/api/v1/alerts/{dedup_key:[\s\S]+}", api.alert),
             ]
         )
+        if not settings.operations_listen:
+            application.add_routes(_watching(operations))
         return application
+
+    def operations_routes(self) -> web.Application:
+        """Health and metrics alone."""
+        application = web.Application(middlewares=[guard(self._settings).middleware])
+        application.on_response_prepare.append(protect_readers)
+        application.add_routes(_watching(self._operations()))
+        return application
+
+    def _operations(self) -> Operations:
+        return Operations(
+            missing=self.missing,
+            warnings=self.warnings,
+            stuck_for=self.worker.stuck_for,
+            backlog=self.backlog,
+            reload=self.reloaded,
+        )
 
 
 @asynccontextmanager
@@ -505,7 +597,9 @@ async def running(
 
     `clock` (ms since the epoch) is for those who own time. Raises SettingsInvalid and RulesInvalid at start.
     """
-    settings.check_exposure()
+    operations_address = settings.operations_address
+    settings.check_exposure(by_source=settings.is_exposed and names_credentials(settings.rules))
+    check_parser()
     if settings.pagerduty_routing_key is None:
         raise SettingsInvalid(
             "no PagerDuty routing key: set ALERTROUTER_PAGERDUTY_ROUTING_KEY (or ALERTROUTER_PAGERDUTY_ROUTING_KEY_FILE) "
@@ -529,20 +623,26 @@ async def running(
         redis_clock = RedisClock()
         with suppress(StoreUnavailable):  # said by /-/ready; it may come later
             await redis_clock.keep(store)
-        pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight)
+        allowed = _allowed(settings)
+        pagerduty = PagerDutyClient(settings.pagerduty_events_url, connections=settings.max_in_flight, allowed=allowed)
         stack.push_async_callback(pagerduty.close)
         journal = Journal(settings.data_dir / "journal", store.owner)
         stack.callback(journal.close)
         service = Service(settings, environ, store, pagerduty, clock or redis_clock, journal)
         service.embedded = embedded
 
-        runner = web.AppRunner(
-            service.routes(), access_log=None, auto_decompress=False, shutdown_timeout=_END_REQUESTS_WITHIN_S
+        limits = within_open_files(settings.limits, settings.max_in_flight)
+        listeners = []
+        if operations_address is not None:
+            # health and metrics are told until the end of the drain
+            listener, _, service.operations_url = await _listen(
+                stack, service.operations_routes(), limits, operations_address, "ALERTROUTER_OPERATIONS_LISTEN"
+            )
+            listeners.append(listener)
+        listener, site, service.url = await _listen(
+            stack, service.routes(), limits, settings.address, "ALERTROUTER_LISTEN"
         )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        quiet_about_bad_http()
-        site, service.url = await _listen(runner, settings)
+        listeners.append(listener)
         with suppress(StoreUnavailable):  # before anything is judged; else as soon as Redis answers
             await service.silences.refresh()
         working = asyncio.create_task(_keep_going("working", service.worker.run))
@@ -556,6 +656,10 @@ async def running(
             "watching the bounds": service.watch_bounds,
             "watching heartbeats": service.heartbeats.watch,
             "watching senders": service.senders.watch,
+            "watching credentials": service.credentials.watch,
+            **{f"watching connections {n}": each.connections.watch for n, each in enumerate(listeners)},
+            "looking at what is called": service.look_at_outgoing,
+            "forwarding changes": service.changes.watch,
             "sending the canary": service.canary.watch,
         }
         if service.outage is not None:
@@ -584,6 +688,11 @@ async def running(
             await asyncio.wait(chores, timeout=_END_CHORES_WITHIN_S)
 
 
+def _allowed(settings: Settings) -> Outgoing:
+    proxy = settings.outgoing_proxy
+    return outgoing(settings.outgoing_hosts, proxy.get_secret_value() if proxy else None)
+
+
 async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, EmbeddedRedis | None]:
     """Address of the Redis to use, and the embedded one if it is ours."""
     if settings.redis_url is not None:
@@ -601,18 +710,31 @@ async def _redis(settings: Settings, stack: AsyncExitStack) -> tuple[str, Embedd
     return embedded.url, embedded
 
 
-async def _listen(runner: web.AppRunner, settings: Settings) -> tuple[web.TCPSite, str]:
-    host, port = settings.address
-    site = web.TCPSite(runner, host, port, backlog=1024)
+async def _listen(
+    stack: AsyncExitStack, application: web.Application, limits: Limits, address: tuple[str, int], variable: str
+) -> tuple[Listener, web.TCPSite, str]:
+    """Serve the application until the stack is left. Raises SettingsInvalid, naming the `variable` of the address."""
+    listener = Listener(application, limits, shutdown_timeout=_END_REQUESTS_WITHIN_S)
+    await listener.setup()
+    stack.push_async_callback(listener.cleanup)
+    host, port = address
+    site = web.TCPSite(listener, host, port, backlog=1024)
     try:
         await site.start()
     except OSError as error:
-        raise SettingsInvalid(
-            f"cannot listen on {settings.listen}: {error.strerror}; set ALERTROUTER_LISTEN"
-        ) from error
-    bound = runner.addresses[0]
+        raise SettingsInvalid(f"cannot listen on {host}:{port}: {error.strerror}; set {variable}") from error
+    bound = listener.addresses[0]
     shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-    return site, f"http://{shown}:{bound[1]}"
+    return listener, site, f"http://{shown}:{bound[1]}"
+
+
+def _watching(operations: Operations) -> Sequence[web.RouteDef]:
+    """What orchestrators and Prometheus ask for."""
+    return [
+        web.get("/-/healthy", operations.healthy),
+        web.get("/-/ready", operations.ready),
+        web.get("/metrics", operations.metrics),
+    ]
 
 
 async def _keep_going(what: str, duty: Duty) -> None:
@@ -655,10 +777,41 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
         key = read_secret(environ, env=service.routing_key.env, file=service.routing_key.file)
         if key is None:
             _log.warning("a service's routing key is not there; its alerts go to the default key", service=service.name)
-            missing[service.name] = service.routing_key.env or service.routing_key.file or ""
+            missing[service.name] = without_keys(service.routing_key.env or service.routing_key.file or "")
         keys[f"pagerduty:{service.name}"] = key or default
         if key is not None and service.calls_per_minute is not None:
             # services that share a key share its limit: the strictest that any of them names; 0 is none
             limits.setdefault(key, []).append(service.calls_per_minute)
     own_limits = {key: min(filter(None, named), default=0) for key, named in limits.items()}
-    return ActiveRules(ruleset, MappingProxyType(keys), MappingProxyType(missing), MappingProxyType(own_limits))
+    posting, not_there = _posting(ruleset, keys, environ)
+    return ActiveRules(
+        ruleset,
+        MappingProxyType(keys),
+        MappingProxyType(missing),
+        MappingProxyType(own_limits),
+        MappingProxyType(not_there),
+        tuple((sha256(key.encode()).digest(), source) for key, source in posting.items()),
+    )
+
+
+def _posting(
+    ruleset: Ruleset, keys: Mapping[str, str], environ: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The sender that each literal routing key stands for, and where those of integrations are that are not there.
+
+    keys:  those that events go out by, by destination. Whoever posts with one of them means its service.
+    """
+    posting = {keys[DEFAULT_DESTINATION]: PAGERDUTY}
+    for name in ruleset.services:
+        if own := keys.get(f"{PAGERDUTY}:{name}"):
+            posting.setdefault(own, f"{PAGERDUTY}/{name}")
+    not_there = {}
+    for integration in ruleset.integrations.values():
+        place = integration.routing_key
+        key = read_secret(environ, env=place.env, file=place.file)
+        if key is None:
+            _log.warning("an integration's routing key is not there", integration=integration.name)
+            not_there[integration.name] = place.env or place.file or ""
+        else:
+            posting.setdefault(key, f"{PAGERDUTY}/{integration.name}")
+    return posting, not_there

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from msgspec.structs import replace
 
-from alertrouter.alert import Alert, CommonEvent, Link
+from alertrouter.alert import Alert, CommonEvent, Image, Link
 from alertrouter.rules.model import Decision, Ruleset, Service
 
 #: The member of `custom_details` that holds everything of ours.
 OURS = "alertrouter"
 
 #: What responders and dashboards look for at the top as well.
-_ON_TOP = ("service", "team", "tier", "runbook")
+_ON_TOP = ("service", "team", "tier", "runbook", "changes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,13 @@ class Enriched:
     links: tuple[Link, ...]
     client: str
     client_url: str
+    images: tuple[Image, ...] = ()
 
 
-def enrich(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
+def enrich(alert: Alert, decision: Decision, ruleset: Ruleset, changes: Sequence[Link] = ()) -> Enriched:
     """The event as responders see it: who owns it, how it is handled, what the rules added, and every link once.
+
+    changes: what was changed of the service lately, in words, and where to read of it ("" for nowhere).
 
     All of that is in the one member `alertrouter` of `custom_details`. Service, team, tier and runbook, and the details
     that rules add, stand at the top as well, where the sender has left the name free: what a sender wrote is never
@@ -37,20 +40,26 @@ def enrich(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
     """
     service = ruleset.services.get(decision.service)
     sent = decision.event.custom_details
-    ours = _ours(alert, decision, service)
+    ours = _ours(alert, decision, service, changes)
     if OURS in sent:
         ours["sender"] = sent[OURS]
     on_top = {**{name: ours[name] for name in _ON_TOP if name in ours}, **decision.details}
     details = {**sent, **{name: value for name, value in on_top.items() if name not in sent}, OURS: ours}
     return Enriched(
         event=replace(decision.event, custom_details=details),
-        links=_links(alert, decision, service),
+        links=_links(alert, decision, service, changes),
         client=alert.client,
         client_url=alert.client_url,
+        images=images_of(alert),
     )
 
 
-def _ours(alert: Alert, decision: Decision, service: Service | None) -> dict[str, Any]:
+def images_of(alert: Alert) -> tuple[Image, ...]:
+    """The images that came with it."""
+    return alert.enqueued.images if alert.enqueued else ()
+
+
+def _ours(alert: Alert, decision: Decision, service: Service | None, changes: Sequence[Link]) -> dict[str, Any]:
     """What we know and the sender does not. Nothing stands for nothing: an empty field is left out."""
     known: Mapping[str, Any] = {
         "service": decision.service,
@@ -59,6 +68,7 @@ def _ours(alert: Alert, decision: Decision, service: Service | None) -> dict[str
         "tier": service.tier if service else None,
         "on_call": service.on_call if service else "",
         "runbook": service.runbook if service else "",
+        "changes": [change.text for change in changes],
         "quarantined": decision.quarantined,
         "priority": decision.priority,
         "escalation_policy": decision.escalation_policy,
@@ -73,10 +83,11 @@ def _ours(alert: Alert, decision: Decision, service: Service | None) -> dict[str
     return {name: value for name, value in known.items() if value}
 
 
-def _links(alert: Alert, decision: Decision, service: Service | None) -> tuple[Link, ...]:
+def _links(alert: Alert, decision: Decision, service: Service | None, changes: Sequence[Link]) -> tuple[Link, ...]:
     candidates: list[Link] = []
     if service is not None and "://" in service.runbook:
         candidates.append(Link(service.runbook, "Runbook"))
+    candidates += [change for change in changes if change.href]
     candidates += decision.links
     candidates += alert.links
     if service is not None:

@@ -1,17 +1,32 @@
 """The few exceptions a caller is meant to catch. Everything expected is a value, not one of these."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class AlertrouterError(Exception):
     """Base of all errors raised on purpose; its text is written for the person who can mend it."""
 
 
 class BadPayload(AlertrouterError):
-    """A webhook body that no alert can be made of. `status` is the HTTP answer: 400, 413 or 415."""
+    """A webhook body that no alert can be made of. `status` is the HTTP answer: 400, 413 or 415.
 
-    def __init__(self, reason: str, *, status: int = 400) -> None:
+    faults:  everything that is wrong, one by one, where the sender is told so.
+    """
+
+    def __init__(self, reason: str, *, status: int = 400, faults: Sequence[str] = ()) -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status
+        self.faults = tuple(faults)
+
+
+class NotAdmitted(BadPayload):
+    """A webhook that proves nothing: 403; or one whose proof cannot be had now: 503, and the sender is to try again."""
+
+    def __init__(self, reason: str, *, status: int = 403) -> None:
+        super().__init__(reason, status=status)
 
 
 class RulesInvalid(AlertrouterError):

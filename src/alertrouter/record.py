@@ -48,6 +48,7 @@ class News(StrEnum):
     NEW = "new"  # no record, or firing again after a resolve
     EPISODE = "episode"  # a later start than any heard in this episode
     SEVERITY = "severity"
+    CONTENT = "content"  # an Events API v2 event of another text
     STATUS = "status"  # resolved, acknowledged
     REFRESH = "refresh"  # unchanged, but the window or resend_after has passed
     AGAIN = "again"  # unchanged, but what was heard before did not get through
@@ -66,7 +67,8 @@ class Told(msgspec.Struct, frozen=True, gc=False):
 
     version:      the heard version last confirmed by the destination.
     key:          the literal routing key in use for the present episode; a resolve goes there and nowhere else.
-    dedup_key:    the key of an incident that rules make this alert share with others; "" for its own.
+    dedup_key:    the key of an incident that rules make this alert share with others, or the record's id where the
+                  client's own key would not tell it from another integration's alert; "" for its own.
     not_before:   when the next attempt is allowed, after `tries` failed ones.
     dead:         the heard version that was dead-lettered.
     bad_key:      it was so for `key`, or it was a resolve: what opens next is not opened there.
@@ -169,6 +171,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     poisoned: bool = False
     told: tuple[Told, ...] = ()
     flapping: Flapping = Flapping()
+
+    def shares(self, dedup_key: str) -> bool:
+        """Whether that is the key of an incident which others may have open as well."""
+        return dedup_key not in ("", self.id)
 
     def with_told(self, told: Told) -> Record:
         """The record with another half for `told`'s destination."""

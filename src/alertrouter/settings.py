@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from alertrouter.errors import SettingsInvalid
+from alertrouter.limits import LIMITS, Limits
 from alertrouter.loopback import is_loopback
 
 PREFIX = "ALERTROUTER_"
@@ -25,10 +26,13 @@ _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _ROUTING_KEY = re.compile(r"[0-9A-Za-z]{32}")
 _SECRETS = frozenset(
     {
+        "api_operate_tokens",
+        "api_read_tokens",
         "redis_url",
         "pagerduty_routing_key",
         "pagerduty_fallback_routing_key",
         "pagerduty_self_routing_key",
+        "outgoing_proxy",
         "second_channel_smtp_url",
         "second_channel_webhook_secret",
         "second_channel_webhook_url",
@@ -43,6 +47,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     listen: str = "127.0.0.1:9087"
+    #: Where health and metrics are, instead of beside the rest; "" for beside it.
+    operations_listen: str = ""
     redis_url: SecretStr | None = None
     redis_wait_replicas: int = Field(default=0, ge=0, le=16)
     instance: str = Field(default="main", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
@@ -53,10 +59,20 @@ class Settings(BaseModel):
     pagerduty_fallback_routing_key: SecretStr | None = None
     pagerduty_self_routing_key: SecretStr | None = None
     pagerduty_calls_per_minute: int = Field(default=110, ge=0)
+    outgoing_hosts: tuple[str, ...] = ()
+    outgoing_proxy: SecretStr | None = None
     webhook_tokens: tuple[SecretStr, ...] = ()
+    api_read_tokens: tuple[SecretStr, ...] = ()
+    api_operate_tokens: tuple[SecretStr, ...] = ()
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    max_body_bytes: int = Field(default=LIMITS.body_bytes, ge=1024)
+    max_connections: int = Field(default=LIMITS.connections, ge=8)
+    max_connections_per_address: int = Field(default=LIMITS.connections_per_address, ge=1)
+    header_timeout: int = Field(default=int(LIMITS.head_s * 1000), ge=2000)
+    body_timeout: int = Field(default=int(LIMITS.body_s * 1000), ge=2000)
+    keepalive_timeout: int = Field(default=int(LIMITS.idle_s * 1000), ge=2000)
+    answer_timeout: int = Field(default=int(LIMITS.answer_s * 1000), ge=2000)
     max_in_flight: int = Field(default=64, ge=1, le=1024)
     max_pending: int = Field(default=200_000, ge=1000)
     dedup_mode: Literal["rolling", "fixed"] = "rolling"
@@ -89,7 +105,14 @@ class Settings(BaseModel):
             raise ValueError("a routing key is 32 letters and digits")
         return value
 
-    @field_validator("webhook_tokens", "second_channel_mail_to", mode="before")
+    @field_validator(
+        "webhook_tokens",
+        "api_read_tokens",
+        "api_operate_tokens",
+        "outgoing_hosts",
+        "second_channel_mail_to",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
@@ -101,6 +124,10 @@ class Settings(BaseModel):
         "retention",
         "second_channel_after",
         "flapping_within",
+        "header_timeout",
+        "body_timeout",
+        "keepalive_timeout",
+        "answer_timeout",
         mode="before",
     )
     @classmethod
@@ -126,19 +153,49 @@ class Settings(BaseModel):
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of `listen`. Raises SettingsInvalid."""
-        host, colon, port = self.listen.rpartition(":")
-        if not colon or not port.isdecimal() or int(port) > 65535:
-            raise SettingsInvalid(f"{PREFIX}LISTEN is {self.listen!r}: write host:port, such as 127.0.0.1:9087")
-        return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what an empty host means
+        return _address("listen", self.listen)
 
-    def check_exposure(self) -> None:
-        """Refuse to listen beyond loopback without tokens: who can post a resolve can silence a page."""
-        host, _ = self.address
-        if not self.webhook_tokens and not is_loopback(host):
+    @property
+    def limits(self) -> Limits:
+        """The bounds on what comes in."""
+        return Limits(
+            body_bytes=self.max_body_bytes,
+            connections=self.max_connections,
+            connections_per_address=self.max_connections_per_address,
+            head_s=self.header_timeout / 1000,
+            body_s=self.body_timeout / 1000,
+            idle_s=self.keepalive_timeout / 1000,
+            answer_s=self.answer_timeout / 1000,
+        )
+
+    @property
+    def operations_address(self) -> tuple[str, int] | None:
+        """Host and port of `operations_listen`; None where there is none. Raises SettingsInvalid."""
+        return _address("operations_listen", self.operations_listen) if self.operations_listen else None
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether others than this machine can reach `listen`. Raises SettingsInvalid."""
+        return not is_loopback(self.address[0])
+
+    def check_exposure(self, *, by_source: bool = False) -> None:
+        """Refuse to listen beyond loopback without tokens: who can post a resolve can silence a page.
+
+        by_source: some sources have credentials of their own; then only those may send.
+        """
+        if self.is_exposed and not self.webhook_tokens and not by_source:
             raise SettingsInvalid(
                 f"{PREFIX}LISTEN is {self.listen}: without tokens only a loopback address is allowed. "
-                f"Set {PREFIX}WEBHOOK_TOKENS (or {PREFIX}WEBHOOK_TOKENS_FILE) to one or more secrets, comma-separated"
+                f"Set {PREFIX}WEBHOOK_TOKENS (or {PREFIX}WEBHOOK_TOKENS_FILE) to one or more secrets, comma-separated, "
+                "or name the tokens of each sender under `sources` in alertrouter.yaml"
             )
+
+
+def _address(name: str, value: str) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise SettingsInvalid(f"{_variable(name)} is {value!r}: write host:port, such as 127.0.0.1:9087")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what an empty host means
 
 
 def duration_ms(text: str) -> int:
@@ -201,7 +258,7 @@ def read_secret(environ: Mapping[str, str], *, env: str | None = None, file: str
     if file is not None:
         try:
             return Path(file).read_text().strip() or None
-        except OSError:
+        except (OSError, ValueError):  # the second for bytes that are no text, and for a path that cannot be one
             return None
     return None
 

@@ -7,17 +7,31 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import TracebackType
 from typing import Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from alertrouter.log_lines import as_json, listed_fields, one_terminal_line, plain_values
+
 REGISTRY = CollectorRegistry()
 
 WEBHOOKS = Counter("alertrouter_webhooks_total", "Webhook requests answered.", ["source", "status"], registry=REGISTRY)
+WEBHOOK_CREDENTIALS = Counter(
+    "alertrouter_webhook_credentials_total",
+    "Webhooks admitted, by the name of the token or signing secret they showed: one that no longer grows can go.",
+    ["source", "token"],
+    registry=REGISTRY,
+)
+CREDENTIALS_MISSING = Gauge(
+    "alertrouter_webhook_credentials_missing",
+    "Tokens and signing secrets of alertrouter.yaml that cannot be read; what was read before stays in force.",
+    registry=REGISTRY,
+)
 ALERTS_RECEIVED = Counter(
     "alertrouter_alerts_received_total",
-    "Alerts received, by what they were: news (new, episode, severity, status, refresh, again), duplicate, stale, "
+    "Alerts received, by what they were: news (new, episode, severity, content, status, refresh, again), duplicate, stale, "
     "heartbeat, ignored or skipped; while Redis is away sent_directly, kept_for_redis, suppressed or dropped.",
     ["source", "outcome"],
     registry=REGISTRY,
@@ -35,6 +49,12 @@ SENDS = Counter(
     "alertrouter_sends_total",
     "Calls to destinations, by what came back: delivered, again, refused.",
     ["destination", "outcome"],
+    registry=REGISTRY,
+)
+CHANGES = Counter(
+    "alertrouter_changes_total",
+    "Change events: accepted, no_room, and by what came back from PagerDuty: delivered, again, refused.",
+    ["outcome"],
     registry=REGISTRY,
 )
 DIRECT_SENDS = Counter(
@@ -158,6 +178,14 @@ PAGERDUTY_FAILING_SINCE = Gauge(
     "When the first of the calls was that PagerDuty has not answered since; 0 while it answers.",
     registry=REGISTRY,
 )
+CONNECTIONS = Gauge("alertrouter_connections", "Connections that clients have open.", registry=REGISTRY)
+CONNECTIONS_CUT = Counter(
+    "alertrouter_connections_cut_total",
+    "Connections ended because their client took too long for its head or body or to read an answer, or because there "
+    "were too_many.",
+    ["what"],
+    registry=REGISTRY,
+)
 BUILD_INFO = Gauge("alertrouter_build_info", "Version of the running program.", ["version"], registry=REGISTRY)
 
 _MOST_RULE_LABELS = 500
@@ -175,20 +203,43 @@ def count_rule_match(rule: str) -> None:
 
 
 def set_up_logging(log_format: Literal["json", "console"], level: str) -> None:
-    """Log lines go to standard error: JSON for machines, or coloured text for people."""
-    renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    """Log lines go to standard error: JSON for machines, or coloured text for people. Those of libraries, too."""
+    as_text: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer(serializer=as_json)]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]  # locals hold secrets
+        else [one_terminal_line, structlog.dev.ConsoleRenderer()]
     )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *renderer,
+            structlog.processors.format_exc_info,  # without the locals of its frames: they hold secrets
+            listed_fields,
+            plain_values,
+            *as_text,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Forwarding) for handler in root.handlers):
+        root.addHandler(_Forwarding(logging.WARNING))
+    logging.captureWarnings(True)
+
+
+class _Forwarding(logging.Handler):
+    """Hands the log lines of libraries to ours, so that there is one form and one place that hides secrets."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info or None
+        )
+
+
+def log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What ends the program, as a log line: for `sys.excepthook`."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    structlog.get_logger().critical("a fault of this program ends it", exc_info=(kind, error, trace))

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from alertrouter.sandbox import Sandbox
-from alertrouter.store.store import MOST_TAKEOVERS
+from alertrouter.store.store import FAILURES_IN_A_ROW, MOST_TAKEOVERS
 from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.reliability.conftest import Figure
 from tests.rig.killable import POINTS, Killable
@@ -231,8 +231,9 @@ async def until_dead_letters(life: Life) -> None:
 
 @pytest.mark.parametrize("point", AT_A_REPAIR)
 async def test_death_during_a_repair(life: Life, point: str, figure: Figure) -> None:
-    """As many answers as there are alerts are lost: PagerDuty is told again, and once more when nothing old can come."""
-    await life.die(point, *WITH_REPAIRS, fault=Fault("reset_after", times=life.size))
+    """Answers are lost, as many as may be before a key is only tried: PagerDuty is told again, and once more later."""
+    lost = min(life.size, FAILURES_IN_A_ROW)
+    await life.die(point, *WITH_REPAIRS, fault=Fault("reset_after", times=lost))
 
     def all_are_repaired() -> bool:
         calls = list(life.pagerduty.log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from alertrouter.alarms import OUR_OWN
 from alertrouter.alert import Severity
 from alertrouter.delivery.judging import ActiveRules
 from alertrouter.delivery.worker import Worker
-from alertrouter.destinations.pagerduty import Outcome, classify
+from alertrouter.destinations.pagerduty import Outcome, classify, wall_clock
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION
 from alertrouter.sandbox.events_api import EventsApi
 from alertrouter.store.connect import connect
@@ -30,7 +30,7 @@ from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.reliability.conftest import Figure
 from tests.reliability.model import ruleset
 from tests.rig.ledger import dedup_key_of, fingerprint_of
-from tests.rig.pagerduty import Call, PagerDutyProcess
+from tests.rig.pagerduty import Call, Fault, PagerDutyProcess
 from tests.rig.servers import RedisServer, Router, write_rules
 from tests.waiting import until
 
@@ -154,6 +154,58 @@ async def test_an_hour_without_pagerduty(redis_url: str, figure: Figure) -> None
         assert world.throttled == 0
 
 
+@pytest.mark.timeout(3 * 3600)
+@pytest.mark.usefixtures("only_long")
+async def test_an_hour_without_pagerduty_in_real_time(tmp_path: Path, figure: Figure) -> None:
+    """The same as the first of these, in processes of their own: it takes an hour, and what the limit asks for after it."""
+    over = [n for n in range(5000) if n % 10 == 3]
+    async with (
+        RedisServer(program("redis-server"), tmp_path / "redis") as redis,
+        PagerDutyProcess(calls_per_minute=120) as pagerduty,
+        Router(
+            tmp_path / "router",
+            write_rules(tmp_path / "rules"),
+            pagerduty.url,
+            redis.url,
+            ALERTROUTER_PAGERDUTY_CALLS_PER_MINUTE=str(LIMIT),
+        ) as router,
+        aiohttp.ClientSession() as session,
+    ):
+        await pagerduty.fail(Fault("status", times=0, status=503))
+        await storm(session, router.url, range(5000))
+        await asyncio.sleep(30 * 60)
+        await storm(session, router.url, over, status="resolved")
+        await asyncio.sleep(30 * 60)
+        failed = await pagerduty.totals()
+        await pagerduty.heal()
+        back = wall_clock()
+        await until(lambda: are_taken(pagerduty, 5000 - len(over)), within_s=2 * 3600)
+        all_calls = [call for call in await pagerduty.log() if call.at >= back]
+        log = [call for call in await calls(pagerduty) if call.at >= back]
+        open_keys = {alert.dedup_key for alert in await pagerduty.open_alerts()}
+        assert await router.end() == 0
+    fires = {dedup_key_of(n) for n in set(range(5000)) - set(over)}
+    wrong = len(fires ^ {key for key in open_keys if key.partition(":")[0] not in OUR_OWN})
+    ranks = {severity.value: rank for rank, severity in enumerate(Severity)}
+    last_of = {rank: max(call.at for call in log if ranks[call.severity] == rank) for rank in ranks.values()}
+    # many are in flight at once: what arrives within a second may do so in any order
+    late = sum(any(last_of[rank] > call.at + SECOND for rank in range(ranks[call.severity])) for call in log)
+    first_s = (min(call.at for call in log if call.severity == "critical") - back) / SECOND
+    drained_ms = log[-1].at - back
+    least_ms = ((len(all_calls) - 1) // LIMIT) * MINUTE
+    took = f"{drained_ms / MINUTE:.1f} min, {drained_ms / least_ms:.3f} of the least"
+    what = "PagerDuty down 1 h in real time, 5,000 alerts"
+    figure("G9", f"{what}: alerts wrong", "0", wrong, wrong == 0)
+    figure("G9", f"{what}: sent before a more urgent one", "0", late, late == 0)
+    figure("G9", f"{what}: drained in", "44 min at most", took, drained_ms <= 44 * MINUTE)
+    figure("G9", f"{what}: first critical after recovery", "5 s at most", f"{first_s:.1f} s", first_s <= 5)
+    figure("G9", f"{what}: calls while it was down", "", failed["received"], None)
+    assert wrong == 0
+    assert late == 0
+    assert drained_ms <= 44 * MINUTE
+    assert first_s <= 5
+
+
 @pytest.mark.timeout(600)
 async def test_five_thousand_alerts_behind_the_limit(redis_url: str, figure: Figure) -> None:
     """One per cent is critical: all of it goes first. Nothing else goes meanwhile, and what waits stays as large."""
@@ -200,7 +252,7 @@ async def test_what_waits_costs_next_to_nothing(tmp_path: Path, figure: Figure) 
         ) as router,
         aiohttp.ClientSession() as session,
     ):
-        await storm(session, router.url, 5000)
+        await storm(session, router.url, range(5000))
         await until(lambda: has_taken(pagerduty, LIMIT), within_s=30)
         await until(lambda: is_waiting(redis, 5000 - LIMIT), within_s=30)
         before, began, memory = await commands(redis), monotonic(), resident_mb(router)
@@ -239,7 +291,7 @@ async def test_a_storm_is_taken_in_whole(tmp_path: Path, figure: Figure, long: b
         aiohttp.ClientSession() as session,
     ):
         began = monotonic()
-        took = sorted(await storm(session, router.url, size))
+        took = sorted(await storm(session, router.url, range(size)))
         seconds = monotonic() - began
         p99 = took[len(took) * 99 // 100]
         criticals = size // 100
@@ -267,17 +319,22 @@ async def test_a_storm_is_taken_in_whole(tmp_path: Path, figure: Figure, long: b
 # --- what is asked of the processes ----------------------------------------------------------------------------------
 
 
-async def storm(session: aiohttp.ClientSession, url: str, size: int) -> list[float]:
-    """Post that many alerts, a hundred in each body, four bodies at once. Returns how long each took (s)."""
+async def storm(
+    session: aiohttp.ClientSession, url: str, numbers: Sequence[int], status: str = "firing"
+) -> list[float]:
+    """Post these alerts, a hundred in each body, four bodies at once. Returns how long each body took (s)."""
     took: list[float] = []
-    firsts = iter(range(0, size, 100))
+    firsts = iter(range(0, len(numbers), 100))
 
     async def post() -> None:
         for first in firsts:
             body = alertmanager_body(
                 *(
-                    {**alertmanager_alert(n=str(n), severity=severity_of(n).value), "fingerprint": fingerprint_of(n)}
-                    for n in range(first, first + 100)
+                    {
+                        **alertmanager_alert(status=status, n=str(n), severity=severity_of(n).value),
+                        "fingerprint": fingerprint_of(n),
+                    }
+                    for n in numbers[first : first + 100]
                 )
             )
             began = monotonic()
@@ -300,6 +357,12 @@ async def has_taken(pagerduty: PagerDutyProcess, number: int) -> bool:
     return (await pagerduty.totals())["received"] >= number
 
 
+async def are_taken(pagerduty: PagerDutyProcess, number: int) -> bool:
+    """Whether so many alerts are open, without what is of our own."""
+    is_own = [alert.dedup_key.partition(":")[0] in OUR_OWN for alert in await pagerduty.open_alerts()]
+    return is_own.count(False) >= number
+
+
 async def are_critical(pagerduty: PagerDutyProcess, number: int) -> bool:
     return sum(call.severity == "critical" for call in await calls(pagerduty)) == number
 
@@ -307,7 +370,7 @@ async def are_critical(pagerduty: PagerDutyProcess, number: int) -> bool:
 async def is_waiting(redis: RedisServer, least: int) -> bool:
     """Whether all is judged, and what was not sent waits: nothing of it is lost."""
     async with connect(redis.url) as client:
-        backlog = await AlertStore(client).backlog(2**52)
+        backlog = await AlertStore(client).backlog(wall_clock())
     return backlog["due"] <= 5 and backlog["waiting"] >= least - 5
 
 

@@ -39,19 +39,23 @@ async def server(folder: Path, ready: str, name: str, *arguments: str) -> AsyncI
 
 
 @asynccontextmanager
-async def alertmanager(folder: Path, router: str, name: str, group_by: str = "[alertname]") -> AsyncIterator[int]:
-    """An Alertmanager, connected to no other, that posts to `router`."""
+async def alertmanager(
+    folder: Path, router: str, name: str, group_by: str = "[alertname]", receiver: str = ""
+) -> AsyncIterator[int]:
+    """An Alertmanager, connected to no other, that posts to `router`: to its webhook, or as `receiver` says."""
     home, port = folder / name, free_port()
+    webhook = f"""webhook_configs:
+      - url: {router}/webhooks/alertmanager
+        send_resolved: true
+        http_config: {{authorization: {{type: Bearer, credentials: {TOKEN}}}}}
+"""
     home.mkdir()
     (home / "am.yml").write_text(
         f"""
 route: {{receiver: alertrouter, group_by: {group_by}, group_wait: 0s, group_interval: 1s, repeat_interval: 1m}}
 receivers:
   - name: alertrouter
-    webhook_configs:
-      - url: {router}/webhooks/alertmanager
-        send_resolved: true
-        http_config: {{authorization: {{type: Bearer, credentials: {TOKEN}}}}}
+    {receiver or webhook}
 """
     )
     arguments = [

@@ -423,6 +423,32 @@ async def test_too_many_move_to_a_file_oldest_first_and_page(rig: Rig, tmp_path:
     assert kept.warnings()[0].startswith("2 dead letters: ")
 
 
+async def test_a_list_names_the_file_of_what_was_too_many(settings: Settings) -> None:
+    folder = settings.data_dir / "dead-letters"
+    folder.mkdir(parents=True)
+    for day in (9, 10):
+        (folder / f"dead-letters-2027-01-{day:02}.jsonl").write_text("{}\n")
+    async with serving(settings) as client:
+        await until(lambda: client.service.letter_keeper.spilled != "")
+        listen = client.service.url.removeprefix("http://")
+        code, output, errors = await run("dead-letters", "list", ALERTROUTER_LISTEN=listen)
+    assert (code, output) == (0, "")
+    assert f"are in {folder}/dead-letters-2027-01-10.jsonl where {client.service.url} runs" in errors
+
+
+async def test_the_alarm_of_a_replica_that_is_gone_ends_all_the_same(rig: Rig, tmp_path: Path) -> None:
+    names = await refused(rig, *(make_alert(str(number)) for number in range(10)))
+    rig.sandbox.heal()
+    other = keeper(rig, tmp_path / "other", 10)
+    await desk(rig).drop(names[:6])
+    await other.step()
+    await keeper(rig, tmp_path / "gone", 3).step()
+    assert rig.sent[-1] == ("trigger", "d")
+    await desk(rig).drop(names)
+    await other.step()
+    assert rig.sent[-1] == ("resolve", "d")
+
+
 async def test_where_no_file_can_be_written_the_log_has_them(rig: Rig, tmp_path: Path) -> None:
     await refused(rig, *(make_alert(str(number)) for number in range(3)))
     rig.sandbox.heal()
@@ -523,7 +549,7 @@ async def test_without_its_token_nothing_is_shown_or_done(settings: Settings) ->
         assert (await client.post(API, b'{"action":"drop","letters":["0"]}'))[0] == 401
         listen = client.service.url.removeprefix("http://")
         code, _, errors = await run("dead-letters", "list", ALERTROUTER_LISTEN=listen)
-        assert code == 1 and "set ALERTROUTER_WEBHOOK_TOKENS" in errors
+        assert code == 1 and "set ALERTROUTER_API_OPERATE_TOKENS" in errors
 
 
 async def test_what_a_sender_wrote_cannot_move_the_cursor(client: Client, sandbox: Sandbox) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from alertrouter.alert import Alert
+from alertrouter.alert import Alert, Status
 from alertrouter.delivery import fallback
 from alertrouter.delivery.fallback import Breaker, Direct, DirectPath, _Slots
 from alertrouter.delivery.journal import Journal
 from alertrouter.destinations.pagerduty import PagerDutyClient
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import Outcome, State
+from alertrouter.sources.pagerduty import parse as parse_event
 from tests.alerts import HOUR, MINUTE, NIGHT, SECOND, make_alert
 from tests.service.conftest import DEFAULT_KEY, SEARCH_KEY, Rig
 
@@ -358,3 +362,59 @@ def test_the_breaker_opens_at_the_third_failure_within_five_seconds() -> None:
     assert not open_after(5_003, 5_004)
     breaker.succeeded()
     assert not open_after(5_005, 5_006), "in a row"
+
+
+# --- Events API v2 events --------------------------------------------------------------------------------------------
+
+
+def event(action: str = "trigger", source: str = "pagerduty", text: str = "Disk low", **details: str) -> Alert:
+    """An event as it comes in; only a trigger says anything."""
+    payload = {"summary": text, "source": "db-1", "severity": "critical", "custom_details": details}
+    body = {"event_action": action, "dedup_key": "17", "payload": payload if action == "trigger" else None}
+    [alert] = parse_event(json.dumps(body).encode(), source, new_key=str).alerts
+    return alert
+
+
+def knows_integrations(rig: Rig) -> None:
+    """The two keys of the rig may post events."""
+    known = {DEFAULT_KEY: "pagerduty", SEARCH_KEY: "pagerduty/search-service"}
+    digests = tuple((sha256(key.encode()).digest(), source) for key, source in known.items())
+    rig.active = replace(rig.active, integrations=digests)
+
+
+async def test_an_event_goes_by_its_own_key_and_text(outage: Outage) -> None:
+    knows_integrations(outage.rig)
+    assert await outage.hear(event()) == [Direct.SENT]
+    assert await outage.hear(event()) == [Direct.DUPLICATE]
+    assert await outage.hear(event(text="Disk full")) == [Direct.SENT], "another text is news"
+    assert await outage.hear(event("acknowledge"), event(source="pagerduty/search-service")) == [Direct.SENT] * 2
+    assert outage.open() == {("d", "17"), ("5", "17")}
+    assert await outage.hear(event("resolve")) == [Direct.SENT]
+    assert outage.open() == {("5", "17")}
+    await outage.over()
+    assert outage.open() == {("5", "17")}
+
+
+async def test_what_goes_out_by_anothers_key_is_told_apart(outage: Outage) -> None:
+    """Without Redis nobody knows whether that integration has an alert of the same key."""
+    knows_integrations(outage.rig)
+    await outage.hear(event(service="search"), event(source="pagerduty/search-service"))
+    assert outage.open() == {("5", "pagerduty:17"), ("5", "17")}
+    await outage.hear(event("resolve"))
+    assert outage.open() == {("5", "17")}, "a resolve that says nothing goes where its trigger went"
+    await outage.over()
+    await outage.rig.settle(2 * MINUTE)
+    assert outage.open() == {("5", "17")}
+
+
+async def test_what_redis_opened_is_closed_under_the_key_it_was_opened_with(outage: Outage) -> None:
+    knows_integrations(outage.rig)
+    await outage.rig.hear(event(service="search"))
+    assert outage.open() == {("5", "17")}
+    alert = event(service="search")
+    await outage.hear(structs.replace(alert, status=Status.RESOLVED))
+    assert outage.open() == {("5", "17")}, "the direct path cannot know that key"
+    await outage.over()
+    assert outage.open() == set()
+    await outage.rig.settle(2 * MINUTE)
+    assert outage.open() == set()

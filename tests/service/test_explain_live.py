@@ -177,10 +177,25 @@ async def test_what_waits_to_be_judged_and_to_be_sent_says_so(rig: Rig) -> None:
     assert await told_first(rig, make_alert("a").id) == "Not judged yet: it waits for the worker."
     await rig.worker._judge_due()
     places = [(await explained(rig, make_alert(name).id))["record"]["waiting"] for name in "ab"]
-    assert places == [[{"destination": "pagerduty:default", "before": before, "length": 2}] for before in (0, 1)]
+    assert places == [
+        [{"destination": "pagerduty:default", "before": before, "length": 2, "paused_until": 0}] for before in (0, 1)
+    ]
     assert await told_first(rig, make_alert("b").id) == (
         "Not sent yet: it waits for its turn at pagerduty:default, 1 other before it."
     )
+
+
+async def test_what_waits_while_its_routing_key_is_throttled_says_until_when(rig: Rig) -> None:
+    rig.sandbox.fail(429, retry_after=90)
+    await rig.hear(make_alert())
+    assert await told_first(rig) == (
+        "Not sent yet: it waits for its turn at pagerduty:default, it is next; nothing goes by its routing key until "
+        "2027-01-10 03:01:30 UTC (in 1 min 30 s)."
+    )
+    lines = [line.strip() for line in as_text({**await explained(rig), "history": [], "history_complete": True})]
+    assert "failed once, tried in its turn" in lines
+    await rig.settle(90 * SECOND)
+    assert rig.sent == [("trigger", "d")]
 
 
 async def test_a_send_in_flight_says_so(rig: Rig) -> None:
@@ -305,7 +320,7 @@ async def test_the_command_prints_what_the_service_answers(client: Client, sandb
     alert_id = await known_id(client)
     redis = client.service.store._client
     keys = client.service.store.keys
-    by_itself = (keys.owners, keys.senders, keys.clock)  # what a service writes though nothing happens
+    by_itself = (keys.owners, keys.senders, keys.clock, keys.storms)  # what a service writes though nothing happens
     before = await everything_in(redis, *by_itself)
     code, output, errors = await run("explain", "--alert", alert_id, "--url", client.service.url, "-o", "json")
     assert (code, errors) == (0, "")
@@ -351,7 +366,8 @@ async def test_the_token_is_the_services_own(settings: Settings) -> None:
         code, output, errors = await run(*words)
         assert (code, output) == (1, "")
         assert errors == (
-            f"alertrouter: {client.service.url} answered 401: set ALERTROUTER_WEBHOOK_TOKENS to a token that it takes\n"
+            f"alertrouter: {client.service.url} answered 401: set ALERTROUTER_API_OPERATE_TOKENS, or where it has none "
+            "ALERTROUTER_WEBHOOK_TOKENS, to a token that it takes\n"
         )
         code, output, errors = await run(*words, ALERTROUTER_WEBHOOK_TOKENS="s3cret")
         assert (code, errors) == (0, "")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from pydantic import SecretStr
 
 from alertrouter.history.entries import Ended, Filter
@@ -223,3 +224,39 @@ def test_a_filter_takes_named_senders_with_their_sender() -> None:
     assert Filter(source="datadog").takes(entry) and Filter(source="datadog/team-a").takes(entry)
     assert not Filter(source="data").takes(entry)
     assert Filter(since=5, until=6).takes(entry) and not Filter(until=5).takes(entry)
+
+
+async def test_a_token_goes_nowhere_else() -> None:
+    seen: list[str] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        if request.path == "/api/v1/history":
+            raise web.HTTPFound(f"http://localhost:{runner.addresses[0][1]}/elsewhere")
+        return web.json_response([])
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", elsewhere)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    code, _, errors = await run("history", "--url", url, ALERTROUTER_API_READ_TOKENS="s3cret")
+    await runner.cleanup()
+    assert code == 1 and "302" in errors
+    assert seen == ["/api/v1/history"]
+
+
+async def test_the_commands_show_the_apis_token_before_a_senders(settings: Settings) -> None:
+    tokens = {"webhook_tokens": "sends", "api_read_tokens": "looks", "api_operate_tokens": "operates"}
+    closed = settings.model_copy(update={name: (SecretStr(token),) for name, token in tokens.items()})
+    async with serving(closed) as client:
+        words = ("history", "--url", client.service.url)
+        environ = {f"ALERTROUTER_{name.upper()}": token for name, token in tokens.items()}
+        assert await run(*words, **environ) == (1, "", "nothing found\n")
+        del environ["ALERTROUTER_API_OPERATE_TOKENS"]
+        assert await run(*words, **environ) == (1, "", "nothing found\n")
+        code, _, errors = await run(*words, ALERTROUTER_WEBHOOK_TOKENS="sends")
+        assert code == 1 and "401" in errors
+        code, _, errors = await run("silence", "end", "x", "--url", client.service.url, **environ)
+        assert code == 1 and "this token may look, not change" in errors

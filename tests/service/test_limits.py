@@ -15,6 +15,7 @@ from alertrouter.app import _active
 from alertrouter.delivery.worker import Worker
 from alertrouter.destinations.pagerduty import Outcome, PagerDuty, TryAgain
 from alertrouter.settings import load_settings
+from alertrouter.store.store import limited_as
 from tests.alerts import MINUTE, SECOND, make_alert
 from tests.service.conftest import DEFAULT_KEY, SEARCH_KEY, Rig
 
@@ -261,6 +262,31 @@ async def test_digests_leave_most_of_the_calls_to_their_members(rig: Rig) -> Non
     await minutes(rig, 3)
     assert (len(calls(rig)), len(calls(rig, digests=True))) == (4 + 3 * 3, 3)
     assert len({key for _, _, key in calls(rig, digests=True)}) == 3, "by turns"
+
+
+async def test_whose_digest_was_never_told_leaves_nothing_behind(rig: Rig) -> None:
+    """Two services, and one digest a minute: the second is over before its turn."""
+    search = "service: search-service\nsets: {start: []}\ncatch_all: {}\n"
+    rig.change_rules({"services/search-service.yaml": search})
+    limit(rig, 4)
+    await rig.hear(*(make_alert(f"{name}{n}", service=name) for name in ("payment", "search") for n in range(5)))
+    await minutes(rig, 0.5)
+    assert len([name async for name in rig.store._client.scan_iter("*gathered*")]) == 1
+    await minutes(rig, 5)
+    for name in ("payment", "search"):
+        await rig.hear(*(make_alert(f"{name}{n}", "resolved", service=name, ended=rig.clock()) for n in range(5)))
+        await minutes(rig, 5)
+    assert not [name async for name in rig.store._client.scan_iter("*gathered*")]
+
+
+async def test_an_alert_that_cannot_be_read_keeps_no_digest_back(rig: Rig) -> None:
+    """Another version of this program may have written it, and be the one that sends it."""
+    limit(rig, 4)
+    await rig.hear(*(make_alert(f"a{n}") for n in range(12)))
+    [last] = await rig.store._client.zrange(rig.store.keys.wait + limited_as(DEFAULT_KEY), -1, -1)
+    await rig.store._client.hset(rig.store.keys.alert + last.decode().rpartition("\t")[2], "alert", "of another make")
+    await minutes(rig, 2)
+    assert [waiting for _, waiting in digests(rig)] == [8, 5]
 
 
 async def test_a_digest_is_told_anew_at_most_once_a_minute_and_ends_with_its_members(rig: Rig) -> None:

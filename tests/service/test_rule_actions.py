@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from alertrouter.record import Outcome, Record, Told
@@ -190,6 +192,19 @@ async def test_rules_remember_a_value_from_one_alert_to_the_next(rig: Rig) -> No
     await rig.hear(make_alert("a", host="web-1"), make_alert("b", host="web-2"))
     outcomes = [await outcome_of(rig, fingerprint) for fingerprint in ("deployment", "a", "b")]
     assert outcomes == [Outcome.DELIVERED, Outcome.SUPPRESSED, Outcome.DELIVERED]
+
+
+async def test_what_shares_an_incident_and_what_is_remembered_drain_from_a_full_redis(rig: Rig) -> None:
+    deploying = "name: deploying, type: recent_value, source: event.custom_details.deploying, regex: '.+'"
+    rig.change_rules(remembering(deploying, SHARED))
+    await rig.store.accept([make_alert(deploying="web-1")], rig.clock())
+    await rig.store._client.config_set("maxmemory", 1)
+    try:
+        async with asyncio.timeout(10):
+            await rig.worker.run_until_idle()
+    finally:
+        await rig.store._client.config_set("maxmemory", 0)
+    assert told(rig) == [("trigger", OUTAGE)]
 
 
 async def test_rules_count_what_a_condition_matched(rig: Rig) -> None:

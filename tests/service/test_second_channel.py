@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from alertrouter.sandbox import Sandbox
 from alertrouter.settings import load_settings
 from alertrouter.store.connect import connect
 from alertrouter.store.store import OUTAGE_OVER_MS, TOLD_EVERY_MS, AlertStore
-from tests.alerts import MINUTE, NIGHT, SECOND, make_alert
-from tests.conftest import program
+from tests.alerts import HOUR, MINUTE, NIGHT, SECOND, make_alert
 from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.process import Process
 from tests.rig.second_channel import MailServer, Receiver, is_signed
+from tests.rig.tls import self_signed
 from tests.service.conftest import DEFAULT_KEY, ENVIRON, Rig, write_rules
 from tests.waiting import until
 
@@ -180,6 +179,21 @@ async def test_a_failure_long_after_another_begins_anew(rig: Rig, replica: Repli
     assert states(receiver) == ["began"]
 
 
+async def test_one_failure_of_this_replica_is_no_outage_hours_later(
+    rig: Rig, replica: Replica, receiver: Receiver
+) -> None:
+    """The alert was resolved, or another replica sent it. Now criticals wait for the call limit, which others use up."""
+    rig.sandbox.fail(503, times=1)
+    await rig.hear(make_alert("short"))
+    await rig.hear(make_alert("short", "resolved"))
+    rig.clock.advance(HOUR)
+    await rig.store.accept([make_alert("page")], rig.clock())
+    rig.worker._max_in_flight = 0  # judged, and waiting
+    await rig.worker.run_until_idle()
+    await replica.outage.look()
+    assert states(receiver) == []
+
+
 async def test_replicas_tell_it_once(rig: Rig, replica: Replica, receiver: Receiver) -> None:
     other = replica_of(rig, receiver)
     rig.sandbox.fail(503, times=100_000)
@@ -294,16 +308,7 @@ async def test_a_mail_refused_for_some_is_said_and_for_all_too() -> None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A certificate of localhost that nobody knows, and its key beside it."""
-    subprocess.run(
-        [
-            *(program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", "cert", "-keyout", "key"),
-        ],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
-    return tmp_path / "cert"
+    return self_signed(tmp_path)
 
 
 async def test_smtps_is_encrypted_and_an_unknown_certificate_refused(

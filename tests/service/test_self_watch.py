@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
 
 from alertrouter.alarms import CANARY, alarm
+from alertrouter.alert import Alert
 from alertrouter.delivery import canary as canary_module
 from alertrouter.delivery.canary import Canary
+from alertrouter.delivery.dead_letters import Unreadable
 from alertrouter.delivery.fallback import DirectPath
 from alertrouter.delivery.journal import Journal
 from alertrouter.delivery.senders import Senders
@@ -72,15 +76,60 @@ async def test_three_refusals_page_and_one_webhook_that_is_taken_ends_it(guarded
     assert "refused" not in (await guarded.get("/-/ready"))[1]
 
 
-@pytest.mark.parametrize(
-    ("body", "status"), [(b"{", 400), (alertmanager_body("no alert"), 400), (b" " * (8 * 1024 * 1024 + 1), 413)]
-)
-async def test_payloads_that_are_not_understood_count_too(
-    guarded: Client, sandbox: Sandbox, body: bytes, status: int
-) -> None:
+@pytest.mark.parametrize("body", [b"{", alertmanager_body("no alert")])
+async def test_payloads_that_are_not_understood_count_too(guarded: Client, sandbox: Sandbox, body: bytes) -> None:
     for _ in range(3):
-        assert (await guarded.post("/webhooks/alertmanager/shop", body, GOOD))[0] == status
+        assert (await guarded.post("/webhooks/alertmanager/shop", body, GOOD))[0] == 400
     await until(lambda: about(sandbox, "alertmanager/shop") == ["trigger"], within_s=10)
+
+
+OVERSIZED = {
+    "large": (b" " * (16 * 1024 * 1024 + 1), {}),
+    "large inside": (gzip.compress(b" " * (16 * 1024 * 1024 + 1)), {"Content-Encoding": "gzip"}),
+    "too many alerts": (b'{"alerts":[' + b"1," * 10_000 + b"1]}", {}),
+}
+
+
+@pytest.mark.parametrize(("body", "headers"), OVERSIZED.values(), ids=OVERSIZED.keys())
+async def test_an_oversized_webhook_pages_at_once_and_once(
+    guarded: Client, sandbox: Sandbox, body: bytes, headers: dict[str, str]
+) -> None:
+    for _ in range(4):
+        assert (await guarded.post("/webhooks/alertmanager/shop", body, {**GOOD, **headers}))[0] == 413
+    [call] = await sandbox.wait_for(lambda events: len(events) == 1)
+    assert call.routing_key == SELF_KEY
+    assert call.event["dedup_key"] == "alertrouter:oversized:alertmanager/shop"
+    assert call.event["payload"]["summary"].startswith("alertrouter: oversized webhook from alertmanager/shop: ")
+    # what is told after it is told when it is: nothing was told twice, and not as refused, too
+    for _ in range(3):
+        await guarded.post("/webhooks/datadog", BODY, BAD)
+    await until(lambda: about(sandbox, "datadog") == ["trigger"], within_s=10)
+    assert len(sandbox.calls) == 2
+
+
+async def test_who_is_not_known_tells_of_no_oversized_webhook(guarded: Client, sandbox: Sandbox) -> None:
+    body, _ = OVERSIZED["large"]
+    for _ in range(3):
+        assert (await guarded.post("/webhooks/alertmanager", body, BAD))[0] == 401
+    await until(lambda: about(sandbox, "alertmanager") == ["trigger"], within_s=10)
+    assert [call.event["dedup_key"] for call in sandbox.calls] == ["alertrouter:sender-refused:alertmanager"]
+
+
+async def test_the_page_about_oversized_webhooks_ends_when_they_do(rig: Rig) -> None:
+    async def accept(alerts: Sequence[Alert]) -> Sequence[StrEnum]:
+        return await rig.store.accept(alerts, rig.clock())
+
+    unreadable = Unreadable(rig.store, accept, rig.clock)
+    for minutes in (0, 10, 10, 10):  # told of at 0 and at 20 minutes
+        await rig.settle(minutes * MINUTE)
+        await unreadable.oversized("alertmanager", "the body is over 7 bytes")
+        await unreadable.look_back()
+        await rig.settle()
+    assert [action for action, _ in rig.sent] == ["trigger", "trigger"]
+    await rig.settle(51 * MINUTE)
+    await unreadable.look_back()
+    await rig.settle()
+    assert [action for action, _ in rig.sent] == ["trigger", "trigger", "resolve"]
 
 
 async def test_two_refusals_and_names_that_anybody_may_make_up_page_nobody(guarded: Client, sandbox: Sandbox) -> None:
@@ -129,7 +178,34 @@ async def test_a_name_that_one_replica_took_is_known_to_all(rig: Rig) -> None:
     for _ in range(3):
         rig.clock.advance(SECOND)
         other.refused("alertmanager/shop", "401", known=False)
+    rig.clock.advance(2 * SECOND)
     await other.look()
+    await rig.worker.run_until_idle()
+    assert [action for action, _ in rig.sent] == ["trigger"]
+
+
+async def test_who_shows_the_token_only_when_asked_is_not_refused(rig: Rig) -> None:
+    """Each webhook is answered 401 first, and comes again with its password at once: so does SNS's."""
+    senders = Senders(rig.store, rig.clock, lambda: None)
+    for _ in range(5):
+        for _ in range(3):
+            senders.refused("cloudwatch", "401", known=True)
+        await senders.look()
+        rig.clock.advance(SECOND)
+        senders.taken("cloudwatch")
+        rig.clock.advance(SECOND)
+        await senders.look()
+    await rig.worker.run_until_idle()
+    assert rig.sent == []
+
+
+async def test_a_flood_of_refusals_is_told_of_while_it_lasts(rig: Rig) -> None:
+    senders = Senders(rig.store, rig.clock, lambda: None)
+    for _ in range(3):
+        for _ in range(20):
+            senders.refused("cloudwatch", "401", known=True)
+            rig.clock.advance(SECOND // 10)
+        await senders.look()
     await rig.worker.run_until_idle()
     assert [action for action, _ in rig.sent] == ["trigger"]
 

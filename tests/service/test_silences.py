@@ -221,6 +221,16 @@ async def test_what_cannot_be_read_keeps_nothing_back_and_is_told(client: Client
     assert json.loads((await client.get("/-/ready"))[1])["warnings"] == []
 
 
+async def test_bytes_that_are_no_text_are_refused_and_end_nothing(client: Client, sandbox: Sandbox) -> None:
+    body = json.dumps(WISH).encode().replace(b"anna", b"\xff")
+    for path in ("/api/v1/silences", "/api/v1/page-tests"):
+        assert (await client.post(path, body, JSON))[0] == 400
+    await client.service.store.add_silence("odd", body, {"kind": "x"}, most=9)
+    _, answer = await wish(client)
+    await until(lambda: client.service.silences.in_force != ())
+    assert [silence.id for silence in client.service.silences.in_force] == [answer["id"]]
+
+
 async def test_foreign_data_in_its_place_holds_up_no_page(settings: Settings, sandbox: Sandbox) -> None:
     async with serving(settings) as client:
         await client.service.store._client.set(client.service.store.keys.silences, "foreign")
@@ -320,6 +330,23 @@ async def test_a_restart_knows_it_before_it_judges(settings: Settings, sandbox: 
         await hear(client, alertmanager_alert(env="prod"))
         await idle(client)
         assert actions(sandbox) == []
+
+
+async def test_its_end_tries_nothing_again_that_was_refused(client: Client, sandbox: Sandbox) -> None:
+    """PagerDuty would only refuse it once more, into another dead letter."""
+    sandbox.fail(400, times=3)
+    await hear(client, alertmanager_alert(n="refused"))
+    _, answer = await wish(client)
+    await hear(client, alertmanager_alert(n="muted", env="prod"))
+    async with client.session.delete(f"{client.service.url}/api/v1/silences/{answer['id']}?by=bob") as response:
+        assert response.status == 200
+    await sandbox.wait_for(lambda events: len(events) == 1)
+    await idle(client)
+    assert [call.event["payload"]["custom_details"].get("n") for call in sandbox.events] == ["muted"]
+    await client.service.reload()
+    assert len(sandbox.calls) == 4
+    client.service.worker.rejudge()
+    await sandbox.wait_for(lambda events: len(events) == 2)
 
 
 async def test_a_reload_of_the_rules_keeps_it(client: Client, sandbox: Sandbox) -> None:

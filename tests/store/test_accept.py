@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
-from alertrouter.alert import Alert, Severity, Status
+from alertrouter.alert import Alert, Enqueued, Severity, Status
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import News, Outcome, State
 from alertrouter.store.store import Accepted, AlertStore, Dedup, Judged, Queued, Result, Settlement
@@ -15,6 +16,14 @@ from tests.alerts import HOUR, MINUTE, NIGHT, SECOND, make_alert
 from tests.store.conftest import MakeStore
 
 PAGERDUTY = "pagerduty:default"
+TWO, THREE = Enqueued("disk", content="[FIRING:2]"), Enqueued("disk", content="[FIRING:3]")
+
+
+def event(enqueued: Enqueued, status: str = "firing") -> Alert:
+    """An Events API v2 event; such have no episode."""
+    return replace(make_alert(status=status, episode="", started=0), enqueued=enqueued)
+
+
 KEY = "k" * 32
 
 
@@ -77,6 +86,10 @@ CASES = [
          make_alert(status="acknowledged")),
     Case("firing after an acknowledgement of nothing", make_alert(), SECOND, News.NEW,
          make_alert(status="acknowledged", episode="")),
+    Case("an event of the same text", event(TWO), SECOND, Accepted.DUPLICATE, event(TWO)),
+    Case("an event of another text", event(THREE), SECOND, News.CONTENT, event(TWO)),
+    Case("an event after its resolve", event(TWO), SECOND, News.NEW, event(Enqueued("disk"), "resolved")),
+    Case("another text of other senders is none", make_alert(summary="else"), SECOND, Accepted.DUPLICATE),
 ]  # fmt: skip
 
 
@@ -187,3 +200,24 @@ async def test_any_text_survives_the_round_trip(store: AlertStore) -> None:
     assert record is not None and record.alert == alert and record.id == alert.id
     [claimed], _ = await store.claim_due(NIGHT, 10)
     assert claimed.alert == alert
+
+
+async def test_an_event_that_says_nothing_leaves_what_was_heard(make_store: MakeStore) -> None:
+    store = make_store()
+    fired = event(TWO)
+    await store.accept([fired], NIGHT)
+    await store.accept(
+        [replace(event(Enqueued("disk"), "acknowledged"), event=make_alert(severity="info").event)], NIGHT
+    )
+    record = await store.record(fired.id)
+    assert record is not None
+    assert (record.status, record.severity) == (Status.ACKNOWLEDGED, Severity.CRITICAL)
+    assert record.alert == replace(fired, status=Status.ACKNOWLEDGED)
+    assert await store.accept([fired], NIGHT + SECOND) == [Accepted.DUPLICATE], "its text is the one heard before"
+
+
+async def test_a_dedup_key_is_the_first_ones(make_store: MakeStore) -> None:
+    store = make_store()
+    taken = [await store.claim_dedup_key(KEY, "17", alert) for alert in ("a:17", "b:17", "a:17")]
+    assert taken == [True, False, True]
+    assert await store.claim_dedup_key("j" * 32, "17", "b:17")

@@ -416,3 +416,11 @@ def test_what_is_no_name_of_a_letter(name: str) -> None:
 @pytest.mark.parametrize("number", [0, 1, 35, 36, NIGHT, 2**53])
 def test_names_stand_for_numbers(number: int) -> None:
     assert number_of(name_of(number)) == number
+
+
+async def test_a_notice_is_due_once_in_so_long_for_each_sender(store: AlertStore) -> None:
+    letters = store.letters
+    assert [await letters.notice(name, NIGHT) for name in ("a", "a", "b")] == [True, False, True]
+    assert [await letters.notice("a", NIGHT + NOTICE_EVERY_MS + late) for late in (-1, 0, 1)] == [False, True, False]
+    assert await letters.noticed_before(NIGHT + 1) == ["b"]
+    assert await letters.notice("b", NIGHT + 2), "forgotten, and so told of again"

@@ -425,6 +425,21 @@ async def test_where_everything_fails_alerts_keep_their_places_and_one_is_tried(
     assert len((await store.claim_sends(NIGHT + TRY_EVERY_MS - 1, 10, 0))[0]) == 2, "it is back"
 
 
+async def test_a_key_that_is_throttled_is_left_alone_though_an_earlier_call_gets_through(store: AlertStore) -> None:
+    await store.accept([make_alert(str(n)) for n in range(FAILURES_IN_A_ROW + 3)], NIGHT)
+    records, _ = await store.claim_due(NIGHT, 10)
+    await store.judged([to_send(record) for record in records], NIGHT)
+    claims, _ = await store.claim_sends(NIGHT, FAILURES_IN_A_ROW + 2, 0)
+    *failed, throttled, slow = claims
+    for claim in failed:
+        await store.settle(Settlement(claim, Result.AGAIN, Outcome.PENDING, wake_at=NIGHT), NIGHT)
+    until = NIGHT + 2 * MINUTE
+    await store.settle(Settlement(throttled, Result.AGAIN, Outcome.PENDING, wake_at=NIGHT, paused_until=until), NIGHT)
+    await store.settle(delivered(slow), NIGHT)
+    assert await store.claim_sends(until - 1, 10, 0) == ([], until)
+    assert len((await store.claim_sends(until, 10, 0))[0]) == 1
+
+
 async def test_a_call_that_was_not_made_does_not_count(store: AlertStore) -> None:
     await store.accept([make_alert()], NIGHT)
     for _ in range(3):
@@ -517,3 +532,23 @@ async def test_news_that_cannot_leave_its_queue_is_heard_again(store: AlertStore
         await store.accept([make_alert(severity="info")], NIGHT + 2)
     await client.delete(store.keys.wait + limited_as(OTHER_KEY))
     assert await store.next_due() == NIGHT + 2, "half heard, it is looked at all the same"
+
+
+async def test_what_is_parked_is_recalled_and_what_was_refused_only_where_that_is_asked_for(
+    store: AlertStore, client: Redis
+) -> None:
+    muted, refused = ([f"{kind}{n}" for n in range(600)] for kind in ("muted", "refused"))
+    for names, outcome in ((muted, Outcome.SUPPRESSED), (refused, Outcome.DEAD_LETTERED)):
+        for first in range(0, 600, 100):
+            await store.accept([make_alert(name) for name in names[first : first + 100]], NIGHT)
+            records, _ = await store.claim_due(NIGHT, 100)
+            judged = [Judged(record, outcome, "", "", "payment", 0, False, (), parked=True) for record in records]
+            await store.judged(judged, NIGHT)
+    parked = store.keys.parked
+    await client.zadd(parked, {make_alert("muted0").id: NIGHT + 1000 * MINUTE})  # whenever it is to be looked at
+    await store.recall(NIGHT, False)
+    assert set(await client.zrange(store.keys.due, 0, -1)) == {make_alert(name).id.encode() for name in muted}
+    assert await client.zcard(parked) == 600
+    await store.recall(NIGHT)
+    assert await client.zcard(store.keys.due) == 1200
+    assert not await client.exists(parked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace as changed
 
 from msgspec.structs import replace
+from redis.asyncio import Redis
 
 from alertrouter.record import News, Outcome, Record
 from alertrouter.store.store import AlertStore, Judged, Result, Settlement, Threshold
@@ -70,6 +71,19 @@ async def test_two_thresholds_count_apart(store: AlertStore) -> None:
     other = Threshold("service:search/start/flood/0/0", MINUTE)
     assert await store.count(record, WINDOW, NIGHT) == [1]
     assert await store.count(await heard(store, "2"), [FLOOD, other], NIGHT) == [2, 1]
+
+
+async def test_what_would_be_counted_is_told_without_counting(store: AlertStore, client: Redis) -> None:
+    """`explain` is told what `serve` will be, before and after: within the window, beyond it, and asked again."""
+    await store.count(await heard(store, "before"), [Threshold("looked at", MINUTE)], NIGHT)
+    thresholds = [FLOOD, Threshold("looked at", MINUTE, only_look=True), Threshold("other", MINUTE)]
+    for number, at in enumerate((NIGHT, NIGHT, NIGHT + 2 * MINUTE, NIGHT + 6 * MINUTE)):
+        record = await heard(store, str(number), at)
+        for _ in range(2):
+            keys = sorted(await client.keys())
+            foretold = [await store.look_at_counts(record, thresholds, at) for _ in range(2)]
+            assert sorted(await client.keys()) == keys
+            assert foretold == [await store.count(record, thresholds, at)] * 2
 
 
 def kept(record: Record, outcome: Outcome, *, parked: bool) -> Judged:

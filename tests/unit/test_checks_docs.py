@@ -100,12 +100,20 @@ def test_the_action_is_composite_and_passes_no_input_as_code() -> None:
 @pytest.mark.parametrize(
     ("strict", "version", "installed", "checked"),
     [
-        ("false", "", "/action", "check -o github -- my rules"),
-        ("true", "1.2.3", "alertrouter==1.2.3", "check -o github --strict -- my rules"),
+        (
+            "false",
+            "",
+            [
+                f"--require-hashes -r {ROOT}/requirements/runtime.txt -r {ROOT}/requirements/build.txt",
+                f"--no-deps --no-build-isolation {ROOT}",
+            ],
+            "check -o github -- my rules",
+        ),
+        ("true", "1.2.3", ["--constraint LOCK alertrouter==1.2.3"], "check -o github --strict -- my rules"),
     ],
 )
 def test_the_action_installs_and_checks(
-    tmp_path: Path, strict: str, version: str, installed: str, checked: str
+    tmp_path: Path, strict: str, version: str, installed: list[str], checked: str
 ) -> None:
     calls = tmp_path / "calls"
     made = tmp_path / "temp" / "alertrouter" / "bin"
@@ -118,18 +126,27 @@ def test_the_action_installs_and_checks(
         "PATH": f"{tmp_path}:/usr/bin:/bin",
         "RUNNER_TEMP": str(tmp_path / "temp"),
         "VERSION": version,
-        "SOURCE": "/action",
+        "SOURCE": str(ROOT),
         "RULES": "my rules",
         "STRICT": strict,
     }
     for step in (install, check):
         given = {name: variables[name] for name in ("PATH", "RUNNER_TEMP", *step["env"])}
         subprocess.run(["bash", "-eo", "pipefail", "-c", step["run"]], env=given, check=True, timeout=30)
-    assert calls.read_text().splitlines() == [
+    assert re.sub(r"/dev/fd/\d+", "LOCK", calls.read_text()).splitlines() == [
         f"python -m venv {tmp_path}/temp/alertrouter",
-        f"pip install --quiet {installed}",
+        *(f"pip install --quiet {each}" for each in installed),
         f"alertrouter {checked}",
     ]
+
+
+def test_the_action_uses_others_by_their_commit() -> None:
+    used = [
+        step["uses"] for step in yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"] if "uses" in step
+    ]
+    assert used
+    for each in used:
+        assert re.fullmatch(r"[\w-]+/[\w/-]+@[0-9a-f]{40}", each)
 
 
 REFERENCE = (DOCS / "rules.md").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import pytest
 
 from alertrouter.alert import Alert, Link, Severity, Status
 from alertrouter.errors import BadPayload
+from alertrouter.limits import LIMITS
 from alertrouter.sources import PARSERS, ParsedPayload, Skipped
 from alertrouter.sources import alertmanager as sender
 from alertrouter.sources.alertmanager import fingerprint_of, parse
@@ -399,8 +400,8 @@ def test_broken_text_marks_every_alert() -> None:
 
 
 def test_too_many_alerts_are_refused() -> None:
-    body = b'{"alerts": [' + b"1," * sender.ALERTS_LIMIT + b"1]}"
-    with pytest.raises(BadPayload, match="more than 65536 alerts in one body") as refused:
+    body = b'{"alerts": [' + b"1," * LIMITS.alerts + b"1]}"
+    with pytest.raises(BadPayload, match="more than 10,000 alerts in one body") as refused:
         parse(body, {}, "alertmanager")
     assert refused.value.status == 413
 

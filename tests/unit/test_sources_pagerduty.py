@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alertrouter.alert import Alert, CommonEvent, Link, Severity, Status
+from alertrouter.alert import Alert, CommonEvent, Image, Link, Severity, Status
 from alertrouter.errors import BadPayload
 from alertrouter.sources.pagerduty import parse
 from tests.unit.test_condition_properties import JSON
@@ -58,7 +58,7 @@ def test_a_trigger_in_full() -> None:
     )
     assert alert.links == (Link("https://wiki.example.org/disk", "Runbook"),)
     assert (alert.client, alert.client_url) == ("Monit", "https://monit.example.org")
-    assert alert.raw == {name: member for name, member in sent.items() if name != "routing_key"}
+    assert alert.raw == {**sent, "routing_key": "default"}
 
 
 def test_the_routing_key_does_not_get_into_the_alert() -> None:
@@ -75,6 +75,49 @@ def test_a_resolve_is_taken_however_poor_its_payload() -> None:
     alert = read(event(event_action="resolve", payload={"summary": " ", "severity": ["info"]}))
     assert (alert.status, alert.event.summary) == (Status.RESOLVED, "alert disk/db-1")
     assert alert.event.severity is Severity.ERROR
+
+
+@pytest.mark.parametrize("nothing", [None, [], "", 0])
+def test_optional_members_may_be_null_or_empty(nothing: Any) -> None:
+    """As Kapacitor sends them."""
+    empty = dict.fromkeys(("timestamp", "component", "group", "class"), "" if nothing == "" else None)
+    alert = read(event(images=nothing, links=nothing, client=None, client_url="", payload={**PAYLOAD, **empty}))
+    assert alert.enqueued is not None
+    assert (alert.links, alert.enqueued.images, alert.event.component) == ((), (), "")
+
+
+def test_images_are_kept() -> None:
+    sent = [{"src": "https://graphs.example.org/1.png", "href": "javascript:x", "alt": "free"}, {"alt": "none"}, 7]
+    enqueued = read(event(images=sent)).enqueued
+    assert enqueued is not None
+    assert enqueued.images == (Image("https://graphs.example.org/1.png", "", "free"),)
+
+
+def content(**members: Any) -> str:
+    enqueued = read(event(**members)).enqueued
+    assert enqueued is not None
+    return enqueued.content
+
+
+def test_another_text_is_another_content() -> None:
+    same = content()
+    for unchanged in (
+        {"client_url": "http://am-b.example.org:9093"},
+        {"payload": dict(reversed(PAYLOAD.items()))},
+        {"payload": {**PAYLOAD, "timestamp": "2027-01-10T03:00:00Z"}},
+        {"links": [{"href": "http://am-b.example.org:9093"}]},
+    ):
+        assert content(**unchanged) == same, unchanged
+    for changed in ({"summary": "Disk full"}, {"custom_details": {"free": 1}}, {"component": "postgres"}):
+        assert content(payload={**PAYLOAD, **changed}) != same, changed
+    assert content(event_action="resolve") == content(event_action="acknowledge") == ""
+
+
+@pytest.mark.parametrize("source", ["pagerduty", "pagerduty/zabbix"])
+def test_an_integration_is_a_part_of_the_identity_and_not_of_the_key(source: str) -> None:
+    (alert,) = parse(json.dumps(event()).encode(), source, new_key=str).alerts
+    assert (alert.id, alert.dedup_key) == (f"{source}:disk/db-1", "disk/db-1")
+    assert alert.raw["routing_key"] == (source.partition("/")[2] or "default")
 
 
 def test_a_trigger_without_a_key_gets_one_of_its_own() -> None:

@@ -22,6 +22,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.serviceAccount.name | default (ternary (include "alertrouter.name" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
+{{- /* The port that has health and metrics. */ -}}
+{{- define "alertrouter.operationsPort" -}}
+{{- ternary "operations" "http" (gt (int .Values.operations.port) 0) -}}
+{{- end -}}
+
 {{- /* A ConfigMap's key cannot hold a "/". */ -}}
 {{- define "alertrouter.rulesKey" -}}
 {{- . | replace "/" "__" -}}

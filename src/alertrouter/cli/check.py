@@ -16,6 +16,7 @@ from alertrouter.rules.check import check, pages
 from alertrouter.rules.finding import Finding, Gravity, RulesDirectory, finding_of
 from alertrouter.rules.finding_formats import as_github, as_json, as_sarif
 from alertrouter.rules.load import Reading, read_rules
+from alertrouter.shown import escaped, escaped_json
 
 #: What a rule's name is made of.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
@@ -46,13 +47,14 @@ def command(rules: Path, output: str, strict: bool, at: datetime | None, explain
     findings = _findings(reading, rules, now, with_cost=explain_cost)
     match output:
         case "json":
-            text = as_json(findings, reading.ruleset.version if reading.ruleset else None)
+            text = escaped_json(as_json(findings, reading.ruleset.version if reading.ruleset else None))
         case "sarif":
-            text = as_sarif(findings, pages(), __version__)
+            text = escaped_json(as_sarif(findings, pages(), __version__))
         case "github":
             text = as_github(findings)
         case _:
-            text = "\n".join([*map(str, findings), *([""] if findings else []), _summary(findings, reading, rules)])
+            lines = [*map(str, findings), *([""] if findings else []), _summary(findings, reading, rules)]
+            text = "\n".join(escaped(line, sys.stdout.encoding or "utf-8") for line in lines)
     click.echo(text, nl=bool(text))
     failing = {Gravity.ERROR, Gravity.WARNING} if strict else {Gravity.ERROR}
     sys.exit(1 if any(finding.severity in failing for finding in findings) else 0)

@@ -7,27 +7,28 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import aiohttp
 import click
 from yarl import URL
 
-from alertrouter.cli.history import Moment, progress_bar, reason_in, service_url, token_header
-from alertrouter.delivery.explained_text import escaped
+from alertrouter.cli.history import Moment, progress_bar, reason_in, service_url, token_header, unauthorized
 from alertrouter.errors import SettingsInvalid
 from alertrouter.letter import TEXT_FILTERS, Standing, number_of
 from alertrouter.settings import load_settings
+from alertrouter.shown import escaped
 
 _REQUEST_S = 30.0
 _PAGE = 500
 #: As many as the service takes at once.
 _AT_ONCE = 100
 _CURSOR = "X-Alertrouter-Cursor"
+_SPILLED = "X-Alertrouter-Spilled"
 _PATH = "/api/v1/dead-letters"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,7 +40,7 @@ class _Service:
     """A running service and its token."""
 
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -54,7 +55,7 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 _common = _options(
     click.option(
         "--url",
-        help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_WEBHOOK_TOKENS.",
+        help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_API_OPERATE_TOKENS, or ALERTROUTER_WEBHOOK_TOKENS.",
     ),
     click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True),
 )
@@ -107,13 +108,16 @@ def list_letters(url: str | None, output: str, **filters: Any) -> None:
     told or refused since: drop it).
     """
     service = _service(url)
-    found = asyncio.run(_all_letters(service, filters))
+    found, spilled = asyncio.run(_all_letters(service, filters))
     if output == "json":
         _print(json.dumps(found, indent=2, ensure_ascii=False).splitlines())
     elif found:
         _print(line for each in found for line in _in_list(each))
     else:
         click.echo("no dead letters", err=True)
+    if spilled:
+        said = f"older letters, that were too many, are in {spilled} where {service.url} runs, one a line"
+        click.echo(escaped(said, sys.stderr.encoding or "utf-8"), err=True)
 
 
 @command.command("show")
@@ -189,7 +193,8 @@ def _names(
         if wrong := [name for name in names if number_of(name) is None]:
             raise click.UsageError(f"{escaped(wrong[0])} is no dead letter; `alertrouter dead-letters list` has names")
     else:
-        names = [each["letter"] for each in asyncio.run(_all_letters(service, filters)) if takes(each)]
+        found, _ = asyncio.run(_all_letters(service, filters))
+        names = [each["letter"] for each in found if takes(each)]
     if not names:
         _give_up("no dead letters to do this to")
     return list(dict.fromkeys(names))
@@ -224,7 +229,8 @@ def _service(url: str | None) -> _Service:
     return _Service(url, token_header(settings))
 
 
-async def _all_letters(service: _Service, filters: Mapping[str, Any]) -> list[Shown]:
+async def _all_letters(service: _Service, filters: Mapping[str, Any]) -> tuple[list[Shown], str]:
+    """The letters that the filters leave, and the file of those that were too many; "" for none."""
     query = {name: filters[name] for name in TEXT_FILTERS if filters[name]}
     query |= {"since": str(filters["since"])} if filters["since"] else {}
     found: list[Shown] = []
@@ -239,7 +245,7 @@ async def _all_letters(service: _Service, filters: Mapping[str, Any]) -> list[Sh
                 cursor = headers.get(_CURSOR, "")
                 progress.update(task, completed=len(found), total=None if cursor else len(found))
                 if not cursor:
-                    return found
+                    return found, unquote(headers.get(_SPILLED, ""))
 
 
 async def _one_letter(service: _Service, letter: str) -> Shown:
@@ -280,7 +286,7 @@ async def _ask(
         said = " ".join(str(error).split()) or f"no answer within {_REQUEST_S:g} s"
         _give_up(f"{service.url} cannot be asked: {said}; is `alertrouter serve` running there? Else say where: --url")
     if status == 401:
-        _give_up(f"{service.url} answered 401: set ALERTROUTER_WEBHOOK_TOKENS to a token that it takes")
+        _give_up(unauthorized(service.url))
     if status != 200:
         _give_up(f"{service.url} answered {status}: {reason_in(answer)}")
     try:

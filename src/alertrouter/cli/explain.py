@@ -19,12 +19,14 @@ import click
 from click.core import ParameterSource
 from yarl import URL
 
-from alertrouter.cli.history import service_url, token_header
-from alertrouter.delivery.explained_text import as_text, escaped
-from alertrouter.delivery.explaining import PAGERDUTY, as_json, explain
+from alertrouter.alert import PAGERDUTY
+from alertrouter.cli.history import service_url, token_header, unauthorized
+from alertrouter.delivery.explained_text import as_text
+from alertrouter.delivery.explaining import as_json, explain
 from alertrouter.errors import BadPayload, RulesInvalid, SettingsInvalid
 from alertrouter.rules.load import load_rules
 from alertrouter.settings import load_settings
+from alertrouter.shown import escaped
 from alertrouter.sources import PARSERS, ParsedPayload, pagerduty
 
 _REQUEST_S = 30.0
@@ -60,7 +62,7 @@ class _Moment(click.ParamType[int]):
 @click.option("--alert", metavar="DEDUP_KEY", help="An alert that a running service knows, instead of BODY.")
 @click.option(
     "--url",
-    help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_WEBHOOK_TOKENS.",
+    help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_API_OPERATE_TOKENS, or ALERTROUTER_WEBHOOK_TOKENS.",
 )
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.pass_context
@@ -120,7 +122,8 @@ def _from_body(body: BinaryIO, sender: str, rules: Path, at: int | None) -> list
         ruleset = load_rules(rules, now=now)
         payload = _parse(sender, body.read())
     except RulesInvalid as invalid:
-        click.echo("\n".join(["the rules cannot be loaded:", *invalid.problems]), err=True)
+        for line in ("the rules cannot be loaded:", *invalid.problems):
+            _complain(line)
         sys.exit(1)
     except BadPayload as bad:
         raise click.BadParameter(f"not understood: {escaped(bad.reason)}", param_hint="BODY") from None
@@ -178,7 +181,7 @@ def _why_not(status: int, answer: Any, alert: str, url: str) -> str:
             near = f"; perhaps {' or '.join(map(str, closest))}" if closest else ""
             return f"{url} knows no alert {alert}{near}"
         case 401, _:
-            return f"{url} answered 401: set ALERTROUTER_WEBHOOK_TOKENS to a token that it takes"
+            return unauthorized(url)
         case _, {"error": reason}:
             return f"{url} answered {status}: {reason}"
     return f"{url} answered {status}, but not as alertrouter does"

@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from yarl import URL
 
-from alertrouter.delivery.explained_text import escaped
 from alertrouter.errors import SettingsInvalid
 from alertrouter.history.entries import (
     KINDS,
@@ -39,6 +38,7 @@ from alertrouter.history.entries import (
 from alertrouter.history.reading import Damaged, Line, Recorded, files_in, read, total_bytes
 from alertrouter.history.story import story
 from alertrouter.settings import Settings, duration_ms, load_settings
+from alertrouter.shown import escaped, escaped_json
 
 _PAGE = 1000
 _REQUEST_S = 30.0
@@ -92,7 +92,7 @@ class Moment(click.ParamType[int]):
 )
 @click.option(
     "--url",
-    help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_WEBHOOK_TOKENS.",
+    help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_API_OPERATE_TOKENS, or ALERTROUTER_WEBHOOK_TOKENS.",
 )
 @click.option("-o", "--output", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
 @click.pass_context
@@ -140,13 +140,14 @@ def command(
         except BrokenPipeError:
             raise  # whoever reads has enough
         except (aiohttp.ClientError, TimeoutError, OSError, Refused) as error:
-            click.echo(f"alertrouter: {str(error) or 'no answer in time'}", err=True)
+            said = escaped(f"alertrouter: {str(error) or 'no answer in time'}", sys.stderr.encoding or "utf-8")
+            click.echo(said, err=True)
             sys.exit(1)
     if found and tells:
         for line in story(of_alert):
             click.echo(escaped(line, sys.stdout.encoding or "utf-8"))
     for each in damaged:
-        click.echo(f"{each.place}: {each.reason}", err=True)
+        click.echo(escaped(f"{each.place}: {each.reason}", sys.stderr.encoding or "utf-8"), err=True)
     if not found:
         click.echo(f"nothing found{near}", err=True)
     sys.exit(0 if found and not damaged else 1)
@@ -163,8 +164,16 @@ def service_url(settings: Settings) -> str:
 
 def token_header(settings: Settings) -> dict[str, str]:
     """What a service with these settings wants to see; nothing where it is open to all."""
-    tokens = settings.webhook_tokens
+    tokens = settings.api_operate_tokens or settings.api_read_tokens or settings.webhook_tokens
     return {"X-Alertrouter-Token": tokens[0].get_secret_value()} if tokens else {}
+
+
+def unauthorized(url: str) -> str:
+    """What to say of a 401."""
+    return (
+        f"{url} answered 401: set ALERTROUTER_API_OPERATE_TOKENS, or where it has none "
+        "ALERTROUTER_WEBHOOK_TOKENS, to a token that it takes"
+    )
 
 
 def _from_files(
@@ -234,7 +243,8 @@ async def _pages(session: aiohttp.ClientSession, url: str, wanted: Filter) -> As
     cursor = ""
     while True:
         asked = {name: value for name, value in {**query, "cursor": cursor}.items() if value}
-        async with session.get(f"{url}/api/v1/history?{urlencode(asked)}") as response:
+        place = f"{url}/api/v1/history?{urlencode(asked)}"
+        async with session.get(place, allow_redirects=False) as response:  # a token is for nobody else
             body = await response.read()
             cursor = response.headers.get("X-Alertrouter-Cursor", "")
         if response.status != 200:
@@ -257,11 +267,12 @@ def reason_in(body: bytes) -> str:
 
 
 def _write_json(line: Line) -> None:
-    click.echo(encode(line))
+    click.echo(escaped_json(encode(line).decode()))
 
 
 def _write_text(line: Line) -> None:
-    click.echo(f"{datetime.fromtimestamp(line.at / 1000, UTC):%Y-%m-%d %H:%M:%S}  {line.id}  {'  '.join(_words(line))}")
+    moment = f"{datetime.fromtimestamp(line.at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    click.echo(escaped(f"{moment}  {line.id}  {'  '.join(_words(line))}", sys.stdout.encoding or "utf-8"))
 
 
 def _words(line: Line) -> Iterator[str]:

@@ -27,6 +27,7 @@ from alertrouter.history.reading import Damaged, files_in, read, total_bytes
 from alertrouter.rules.build import CONFIG
 from alertrouter.rules.load import load_config, load_rules
 from alertrouter.settings import load_settings
+from alertrouter.shown import escaped, escaped_json
 from alertrouter.simulation.replay import Contender, Difference, replay
 from alertrouter.simulation.replay_report import FAILURES, as_json, as_markdown, as_text, failure, failures
 from alertrouter.store.store import Dedup
@@ -113,7 +114,8 @@ def command(
     failed = failures(found, fail_on)
     match output:
         case "json":
-            click.echo(json.dumps(as_json(found, names, len(damaged), failed), indent=2, ensure_ascii=False))
+            told = json.dumps(as_json(found, names, len(damaged), failed), indent=2, ensure_ascii=False)
+            click.echo(escaped_json(told))
         case "markdown":
             click.echo(as_markdown(found, names, len(damaged), failed))
         case _:
@@ -130,12 +132,12 @@ def _contender(directory: Path) -> Contender:
         settings = load_settings(os.environ, {}, load_config(config).get("settings") if config.exists() else None)
         ruleset = load_rules(directory)
     except RulesInvalid as invalid:
-        click.echo("\n".join([f"the rules in {directory} cannot be loaded:", *invalid.problems]), err=True)
+        _complain(f"the rules in {directory} cannot be loaded:", *invalid.problems)
         sys.exit(1)
     except SettingsInvalid as invalid:
         raise click.UsageError(str(invalid)) from None
     for problem in (each for problems in ruleset.quarantined.values() for each in problems):
-        click.echo(f"quarantined: {problem}", err=True)
+        _complain(f"quarantined: {problem}")
     dedup = Dedup(settings.dedup_window, settings.resend_after, settings.dedup_mode)
     return Contender(ruleset, dedup, settings.page_short)
 
@@ -156,6 +158,7 @@ def _of_commit(directory: Path, ref: str) -> Iterator[Path]:
 
 
 def _git(folder: Path, *arguments: str) -> bytes:
+    # no shell, and the one word that a person gives stands behind --end-of-options
     done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)  # noqa: S603, S607
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
@@ -184,8 +187,12 @@ def _run(main: Coroutine[Any, Any, Difference]) -> Difference:
     return uvloop.run(main)
 
 
+def _complain(*lines: str) -> None:
+    click.echo("\n".join(escaped(line, sys.stderr.encoding or "utf-8") for line in lines), err=True)
+
+
 def _tell_of_damage(damaged: Sequence[Damaged]) -> None:
     for each in damaged[:_DAMAGED_SHOWN]:
-        click.echo(f"{each.place}: {each.reason}", err=True)
+        _complain(f"{each.place}: {each.reason}")
     if len(damaged) > _DAMAGED_SHOWN:
         click.echo(f"... and {len(damaged) - _DAMAGED_SHOWN:,} more lines that cannot be read", err=True)

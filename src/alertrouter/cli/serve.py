@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from alertrouter.errors import RulesInvalid, SettingsInvalid, StoreUnavailable
 from alertrouter.rules.load import load_config
 from alertrouter.sandbox import Sandbox
 from alertrouter.settings import Settings, load_settings, unknown_variables
+from alertrouter.shown import escaped, escaped_lines
 
 #: Objects made before a collection. Python's 700 is reached within a few webhooks, which leave no cycles behind.
 _GC_THRESHOLD = 50_000
@@ -51,18 +53,20 @@ def command(sandbox: bool, **options: Any) -> None:
     try:
         settings = _settings(options, os.environ)
         telemetry.set_up_logging(settings.log_format, settings.log_level)
+        sys.excepthook = telemetry.log_crash
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the memory of this process is full of keys
         for stray in unknown_variables(os.environ):
             structlog.get_logger().warning(stray)
         _run(_serve(settings, sandbox))
     except RulesInvalid as error:
         heading = "alertrouter: the rules cannot be loaded (--rules or ALERTROUTER_RULES names their directory)"
-        click.echo("\n".join([heading, *error.problems]), err=True)
+        click.echo("\n".join(map(escaped, (heading, *error.problems))), err=True)
         sys.exit(1)
     except SettingsInvalid as error:
-        click.echo(f"alertrouter: {error}", err=True)
+        click.echo(escaped_lines(f"alertrouter: {error}"), err=True)
         sys.exit(2)
     except StoreUnavailable as error:
-        click.echo(f"alertrouter: {error}", err=True)
+        click.echo(escaped_lines(f"alertrouter: {error}"), err=True)
         sys.exit(1)
 
 
@@ -129,6 +133,8 @@ async def _reload_on(hangup: asyncio.Event, service: Service) -> None:
 
 def _greet(service: Service, settings: Settings, stand_in: Sandbox | None) -> None:
     structlog.get_logger().info("listening", url=service.url, rules=service.rules.ruleset.version)
+    if service.operations_url:
+        structlog.get_logger().info("health and metrics", url=service.operations_url)
     if stand_in is None:
         return
     token = ' -H "X-Alertrouter-Token: $TOKEN"' if settings.webhook_tokens else ""

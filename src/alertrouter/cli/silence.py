@@ -17,17 +17,17 @@ import aiohttp
 import click
 from yarl import URL
 
-from alertrouter.cli.history import service_url, token_header
-from alertrouter.delivery.explained_text import escaped
+from alertrouter.cli.history import service_url, token_header, unauthorized
 from alertrouter.errors import SettingsInvalid
 from alertrouter.settings import duration_ms, load_settings
+from alertrouter.shown import escaped
 
 _REQUEST_S = 30.0
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 url_option = click.option(
     "--url",
-    help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_WEBHOOK_TOKENS.",
+    help="The service; as a rule the one that ALERTROUTER_LISTEN names. Its token is ALERTROUTER_API_OPERATE_TOKENS, or ALERTROUTER_WEBHOOK_TOKENS.",
 )
 output_option = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
@@ -204,7 +204,7 @@ async def asked(method: str, url: str, path: str, body: Mapping[str, Any] | None
 def refuse(url: str, status: int, answer: Any) -> NoReturn:
     """Say why the service did not do it, and end the program with 1."""
     if status == 401:
-        reason = f"{url} answered 401: set ALERTROUTER_WEBHOOK_TOKENS to a token that it takes"
+        reason = unauthorized(url)
     elif isinstance(answer, dict) and "error" in answer:
         reason = str(answer["error"])
     else:

@@ -25,6 +25,7 @@ from alertrouter.rules.load import Reading, read_rules
 from alertrouter.rules.model import Ruleset
 from alertrouter.rules.regex import BadPattern, Searcher, compile_search
 from alertrouter.settings import load_settings
+from alertrouter.shown import escaped, escaped_json, escaped_lines
 from alertrouter.simulation import report
 from alertrouter.simulation.cases import Case, find_files, read_cases
 from alertrouter.simulation.coverage import Coverage, FileCoverage, as_lcov, share
@@ -120,7 +121,7 @@ def command(
                 read = _read(rules, wanted)
                 done = uvloop.run(_run(read, covering=covering, mutate=mutate))
     except (_CannotRun, SettingsInvalid, StoreUnavailable) as error:
-        click.echo(str(error), err=True)
+        click.echo(escaped_lines(str(error), sys.stderr.encoding or "utf-8"), err=True)
         sys.exit(2)
     if junit is not None:
         junit.write_text(report.as_junit(done.results, done.seconds), encoding="utf-8")
@@ -130,9 +131,10 @@ def command(
         click.echo("the rules are not mutated: first make every test pass", err=True)
     if output == "json":
         told = report.as_json(done.results, done.seconds, done.covered, done.mutation)
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        click.echo(escaped_json(json.dumps(told, indent=2, ensure_ascii=False)))
     else:
-        click.echo("\n".join(_as_text(done, diff=diff)))
+        encoding = sys.stdout.encoding or "utf-8"
+        click.echo("\n".join(escaped(line, encoding) for line in _as_text(done, diff=diff)))
     sys.exit(1 if _has_failed(done, fail_under) else 0)
 
 
@@ -224,7 +226,7 @@ def _write(done: _Report) -> bool:
         after = mark + updated(before.removeprefix(mark), each)
         if after != before:
             path.write_bytes(after.encode("utf-8"))
-            click.echo(f"updated {path}", err=True)
+            click.echo(escaped(f"updated {path}"), err=True)
             written += 1
     return written > 0
 

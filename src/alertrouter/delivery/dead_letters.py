@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
+from uuid import uuid4
 
 import msgspec
 import structlog
 
 from alertrouter import telemetry
-from alertrouter.alarms import alarm
-from alertrouter.alert import Alert, Severity
+from alertrouter.alarms import OVERSIZED, alarm
+from alertrouter.alert import PAGERDUTY, Alert, Severity, Status
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.letter import Filter, Found, Kind, Letter, Standing, number_of, of_body
-from alertrouter.sources import PARSERS
+from alertrouter.sources import PARSERS, ParsedPayload, pagerduty
 from alertrouter.store.letters import MOST_PER_CALL, Extent
 from alertrouter.store.store import CLOSED_LIFETIME_MS, AlertStore
 
@@ -121,8 +123,7 @@ class DeadLetters:
         if now - letter.at > CLOSED_LIFETIME_MS and not force:
             return Handled(name, "gone", "it is over a day old: whether its alerts are over is not known; see --force")
         try:
-            parse = PARSERS.get(letter.source.partition("/")[0])
-            payload = parse(body, {"content-type": letter.content_type}, letter.source) if parse else None
+            payload = _parsed(letter, body)
         except BadPayload as bad:
             return Handled(name, "refused", f"still not understood: {bad.reason}")
         if payload is None or payload.skipped:
@@ -164,6 +165,15 @@ def _said(handled: Handled) -> dict[str, str]:
 # --- what no alert could be made of ----------------------------------------------------------------------------------
 
 
+def _parsed(letter: Letter, body: bytes) -> ParsedPayload | None:
+    """What there is in a body by now; None where its sender is none any more. Raises BadPayload."""
+    sender = letter.source.partition("/")[0]
+    if sender == PAGERDUTY:
+        return pagerduty.parse(body, letter.source, new_key=lambda: uuid4().hex)
+    parse = PARSERS.get(sender)
+    return parse(body, {"content-type": letter.content_type, **letter.headers}, letter.source) if parse else None
+
+
 class Unreadable:
     """Keeps bodies that were not understood, and tells of their senders."""
 
@@ -172,15 +182,24 @@ class Unreadable:
         self._accept = accept
         self._clock = clock
 
-    async def keep(self, source: str, body: bytes, content_type: str, status: int, reason: str) -> None:
+    async def keep(
+        self,
+        source: str,
+        body: bytes,
+        content_type: str,
+        status: int,
+        reason: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Keep a body of an authenticated sender; no sender repeats what was answered with 400.
 
+        `headers` are those its parser reads besides the Content-Type.
         Raises StoreUnavailable where it cannot be kept now: then the sender is to try again.
         """
         if not body.strip():
             return  # nothing was in it
         now = self._clock()
-        letter = of_body(source, body, content_type, status, reason, now)
+        letter = of_body(source, body, content_type, status, reason, now, headers)
         try:
             async with asyncio.timeout(_KEEP_WITHIN_S):
                 is_due, lost = await self._store.letters.keep_body(letter, body, now)
@@ -196,11 +215,25 @@ class Unreadable:
         if is_due:
             await self._accept([_not_understood(source, reason, status)])
 
+    async def oversized(self, source: str, reason: str) -> None:
+        """Tell of an authenticated sender whose body is over a limit: nothing of it is kept, and no sender makes it less.
+
+        Raises StoreUnavailable where that cannot be told now: then the sender is to try again.
+        """
+        try:
+            async with asyncio.timeout(_KEEP_WITHIN_S):
+                is_due = await self._store.letters.notice(OVERSIZED + source, self._clock())
+        except TimeoutError:
+            raise StoreUnavailable("an oversized body cannot be told of in time") from None
+        if is_due:
+            await self._accept([_oversized(source, reason)])
+
     async def look_back(self) -> None:
         """End the notices about senders that have been understood for long. Raises StoreUnavailable."""
         now = self._clock()
-        for source in await self._store.letters.noticed_before(now - _UNDERSTOOD_AFTER_MS):
-            await self._accept([_not_understood(source)])
+        for name in await self._store.letters.noticed_before(now - _UNDERSTOOD_AFTER_MS):
+            source = name.removeprefix(OVERSIZED)
+            await self._accept([_not_understood(source) if source == name else _oversized(source)])
 
 
 def _not_understood(source: str, reason: str = "", status: int = 0) -> Alert:
@@ -217,6 +250,23 @@ def _not_understood(source: str, reason: str = "", status: int = 0) -> Alert:
         f"not-understood:{source}",
         f"what {source} sends is not understood: {reason}"[:500],
         severity=Severity.ERROR,
+        firing=bool(reason),
+        details=details if reason else {},
+    )
+
+
+def _oversized(source: str, reason: str = "") -> Alert:
+    """The notice about a sender whose body was over a limit: begun by a reason, over without one."""
+    details = {
+        "sender": source,
+        "what it means": "All alerts in it are lost, again and again: it was answered with 413.",
+        "what to do": "Let it send less at once: Alertmanager by group_by and max_alerts. Or raise "
+        "ALERTROUTER_MAX_BODY_BYTES.",
+        "reason": reason,
+    }
+    return alarm(
+        OVERSIZED + source,
+        f"oversized webhook from {source}: {reason}" if reason else f"no more oversized webhooks from {source}",
         firing=bool(reason),
         details=details if reason else {},
     )
@@ -251,7 +301,8 @@ class LetterKeeper:
         self._most = most
         self._most_bytes = most_bytes
         self._extent = Extent(0, 0, 0)
-        self._raised: dict[str, bool] = {}
+        self._raised: set[str] = set()
+        self.spilled = ""  # the newest file of those that were too many
 
     async def run(self) -> None:
         """Look again and again."""
@@ -266,6 +317,7 @@ class LetterKeeper:
         while (extent := await self._store.letters.extent(self._most, self._most_bytes)).too_many:
             spilled += await self._spill(extent.too_many)
         self._extent = extent
+        self.spilled = await asyncio.to_thread(_newest_in, self._folder)
         waits = bool(extent.oldest) and self._clock() - extent.oldest >= _WAITED_MS
         await self._tell("dead-letters", waits, _waiting(extent) if waits else None)
         if spilled or self._is_over_half(extent) is False:
@@ -309,13 +361,17 @@ class LetterKeeper:
         return len(numbers)
 
     async def _tell(self, name: str, firing: bool, details: Mapping[str, object] | None) -> None:
-        """Raise an alarm or end it; Redis remembers whether it is raised, this process what it said last."""
-        if self._raised.get(name) is firing:
-            return
+        """Raise an alarm or end it; Redis remembers whether it is raised, by any replica, this process what it raised."""
         about = alarm(name, _SUMMARIES[name], severity=Severity.ERROR, firing=firing, details=details or {})
-        if firing or await self._store.record(about.id) is not None:
+        if firing:
+            if name not in self._raised:
+                await self._accept([about])
+                self._raised.add(name)
+            return
+        record = await self._store.record(about.id)
+        if record is not None and record.status is Status.FIRING:
             await self._accept([about])
-        self._raised[name] = firing
+        self._raised.discard(name)
 
     def _full(self) -> Mapping[str, object]:
         return {
@@ -339,6 +395,11 @@ def _waiting(extent: Extent) -> Mapping[str, object]:
         "what to do": "alertrouter dead-letters list says why. Mend that, then alertrouter dead-letters redrive --all, "
         "or drop them.",
     }
+
+
+def _newest_in(folder: Path) -> str:
+    """The newest file of letters, whoever wrote it; "" for none."""
+    return max(map(str, folder.glob("dead-letters-*.jsonl")), default="")
 
 
 def _append(folder: Path, now: int, lines: Sequence[bytes]) -> None:

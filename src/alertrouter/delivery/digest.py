@@ -189,13 +189,17 @@ class Digests:
                 await self._store.note_storms((), ended, seen.gathered_at)
             return ()
         gathered = [each for queue in sorted(storms) for each in await self._store.gather(queue)]
-        told = choose(tally(gathered), seen, storms, now)
+        found = tally(gathered)
+        told = choose(found, seen, storms, now)
         for each in told:
             _log.warning(
                 "more waits than the call limit lets go in a minute", service=each.service, waiting=each.number
             )
             await self._store.digest_told(each.service, now)
             await self._store.accept([digest_of(each, now)], now)
+        for each in found:
+            if each not in told and each.service not in seen.digests:
+                await self._store.forget_digest(each.service)  # who waits still is found again when it is its turn
         await self._store.note_storms(storms, ended, now)
         return [each.service for each in told]
 

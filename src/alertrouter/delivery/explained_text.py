@@ -15,6 +15,7 @@ import msgspec
 
 from alertrouter.rules.model import RuleTrace
 from alertrouter.rules.tracing import traced
+from alertrouter.shown import escaped as escaped
 
 Told = Mapping[str, Any]
 
@@ -26,24 +27,6 @@ _SHOWN_LINES = 60
 _LONG_AGO_MS = 100 * 24 * 3600 * 1000
 _UNITS = ((24 * 3600, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _KEPT = {"suppressed": "suppresses", "dropped": "drops"}
-
-
-def escaped(text: str, encoding: str = "utf-8") -> str:
-    r"""One line of text with `\u` escapes, as JSON has them, for all that moves a cursor or has no place in `encoding`.
-
-    Such are control characters, line ends, marks that turn the direction of writing, and lone surrogates.
-    """
-    return "".join(each if _is_plain(each, encoding) else json.dumps(each)[1:-1] for each in text)
-
-
-def _is_plain(character: str, encoding: str) -> bool:
-    if not character.isprintable():
-        return False
-    try:
-        character.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def as_text(explained: Mapping[str, Any]) -> Iterator[str]:
@@ -183,7 +166,7 @@ def _on_its_way(explained: Mapping[str, Any]) -> str:
     for waiting in record["waiting"]:
         before = waiting["before"]
         others = f"{before} other{'s' * (before > 1)} before it" if before else "it is next"
-        return f"Not sent yet: it waits for its turn at {waiting['destination']}, {others}"
+        return f"Not sent yet: it waits for its turn at {waiting['destination']}, {others}{_paused(waiting, now)}"
     if _flaps_until(record) > now and explained["status"] == "resolved":
         return (
             f"Over, and its resolve is held because it flaps ({record['flapping']['changes']}): "
@@ -192,6 +175,12 @@ def _on_its_way(explained: Mapping[str, Any]) -> str:
     if record["hold_until"] > now:
         return f"Held until {_moment(record['hold_until'], now)}: it may be a late copy of what is already resolved"
     return "Not judged yet: it waits for the worker"
+
+
+def _paused(waiting: Mapping[str, Any], now: int) -> str:
+    """Until when nothing goes by its routing key; "" where something may."""
+    until = waiting.get("paused_until", 0)  # a service of an earlier version does not say
+    return f"; nothing goes by its routing key until {_moment(until, now)}" if until > now else ""
 
 
 def _flaps_until(record: Mapping[str, Any]) -> int:
@@ -286,6 +275,7 @@ _NEWS = {
     "new": "it fires, and did not before",
     "episode": "it started anew",
     "severity": "its severity changed",
+    "content": "its text changed",
     "status": "its status changed",
     "refresh": "unchanged, after the dedup window or the time to send again",
     "again": "unchanged, and what was heard before did not get through",
@@ -324,7 +314,8 @@ def _told(explained: Mapping[str, Any]) -> Iterator[str]:
         if told["dedup_key"] != explained["record"]["id"]:
             yield f"      under the key {told['dedup_key']}, which it shares with others"
     for waiting in explained["record"]["waiting"]:
-        yield f"    {waiting['destination']}: waits for its turn, {waiting['before']} of {waiting['length']} before it"
+        place = f"{waiting['before']} of {waiting['length']} before it"
+        yield f"    {waiting['destination']}: waits for its turn, {place}{_paused(waiting, now)}"
     if not explained["told"] and not explained["record"]["waiting"]:
         yield "    nobody"
 
@@ -333,7 +324,10 @@ def _under_way(told: Told, now: int) -> Iterator[str]:
     if told["lease_until"] > now:
         yield f"a send is in flight; if its worker dies, another takes over {_moment(told['lease_until'], now)}"
     if told["tries"]:
-        yield f"failed {_times(told['tries'])}, not tried again before {_moment(told['not_before'], now)}"
+        again = (
+            f"not tried again before {_moment(told['not_before'], now)}" if told["not_before"] else "tried in its turn"
+        )
+        yield f"failed {_times(told['tries'])}, {again}"
     if told["repair_at"]:
         yield f"one try got no answer; the state is sent once more {_moment(told['repair_at'], now)}"
     if told["dead"]:

@@ -23,8 +23,6 @@ from alertrouter.record import REPAIR_AFTER_MS, Outcome, Record, Told
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Service, Verdict
 from alertrouter.store.store import AlertStore, Sight, Threshold
 
-#: The sender whose events bring PagerDuty's identity of the alert along.
-PAGERDUTY = "pagerduty"
 REDACTED = "[redacted]"
 SUSPENDED = "suspended"
 
@@ -69,8 +67,7 @@ def explain(alert: Alert, ruleset: Ruleset, now: int, counts: Counts | None = No
 
 
 def _explanation(alert: Alert, decision: Decision, ruleset: Ruleset, pinned_key: str = "") -> Explanation:
-    own_key = alert.fingerprint if alert.source == PAGERDUTY else alert.dedup_key
-    dedup_key = pinned_key or decision.dedup_key or own_key
+    dedup_key = pinned_key or decision.dedup_key or alert.dedup_key
     action = EventAction(decision.event_action) if decision.event_action else _ACTIONS[alert.status]
     event = None
     if decision.verdict is Verdict.DELIVER:

@@ -19,7 +19,7 @@ from itertools import count
 import structlog
 
 from alertrouter import telemetry
-from alertrouter.alert import Alert, Severity, Status
+from alertrouter.alert import Alert, Link, Severity, Status
 from alertrouter.delivery.journal import Begun, Ended, Entry, Journal
 from alertrouter.delivery.judging import ActiveRules, decide, show
 from alertrouter.delivery.reconcile import RANK_OF_SEVERITY, STATE_AFTER, Action, Rank
@@ -88,6 +88,8 @@ class _Last:
     episode: str
     severity: Severity
     key: str = field(repr=False)
+    dedup_key: str = ""
+    content: str = ""
     at: int = 0
 
 
@@ -123,8 +125,10 @@ class DirectPath:
         clock: Callable[[], int],
         journal: Journal,
         ahead: Callable[[], int] = lambda: 0,
+        changes: Callable[[str], Sequence[Link]] = lambda _: (),
     ) -> None:
-        """`ahead` says how far `clock` is ahead of the time of day, in ms."""
+        """`ahead` says how far `clock` is ahead of the time of day, in ms; `changes` what was changed of a service lately."""
+        self._changes = changes
         self._pagerduty = pagerduty
         self._rules = rules
         self._clock = clock
@@ -166,22 +170,21 @@ class DirectPath:
         decision = decide_without_counts(alert, active, now, self._ahead())
         status = _status(alert, decision)
         if decision.dedup_key and status is Status.RESOLVED:
-            # only Redis knows whether others keep the incident open that it shares
-            kept = await self._write(Begun(self._journal.next_number(), now, alert))
-            return Direct.KEPT if kept else None
+            return await self._leave_to_redis(alert, now)
         if decision.verdict is Verdict.DROP or (decision.verdict is Verdict.SUPPRESS and status is Status.FIRING):
             kept = await self._write(Begun(self._journal.next_number(), now, alert))
             return Direct(_KEPT_AS[decision.verdict]) if kept else None
         if status is Status.FIRING and decision.event.severity in (Severity.WARNING, Severity.INFO):
             return None
         destination = decision.destinations[0]
+        key = active.key_of(destination)
         way = _Way(
             alert=alert,
             decision=decision,
             action=_ACTIONS[status],
             destination=destination,
-            key=active.key_of(destination),
-            dedup_key=decision.dedup_key,
+            key=key,
+            dedup_key=decision.dedup_key or _dedup_key(alert, key, active),
             rank=RANK_OF_SEVERITY[decision.event.severity] if status is Status.FIRING else Rank.RESOLVE,
             active=active,
         )
@@ -196,7 +199,9 @@ class DirectPath:
             if _is_late_copy(way, last, now):
                 return None
             if way.action is not Action.TRIGGER:
-                way = replace(way, key=last.key)  # where its trigger went
+                way = replace(way, key=last.key, dedup_key=last.dedup_key)  # where its trigger went
+                if way.action is Action.RESOLVE and way.dedup_key not in ("", way.alert.id):
+                    return await self._leave_to_redis(way.alert, now)
         fallback = way.active.key_of(FALLBACK)
         told, journaled = await self._send_by(way, now)
         if isinstance(told, Refused) and way.action is Action.TRIGGER and fallback != way.key:
@@ -208,6 +213,11 @@ class DirectPath:
             self._remember(way, now)
         # without the journal nobody would know which key a page is open under; a page itself must not wait for a disk
         return Direct.SENT if journaled or way.action is Action.TRIGGER else None
+
+    async def _leave_to_redis(self, alert: Alert, now: int) -> Direct | None:
+        """A resolve of an incident that is shared: only Redis knows whether others keep it open."""
+        kept = await self._write(Begun(self._journal.next_number(), now, alert))
+        return Direct.KEPT if kept else None
 
     async def _send_by(self, way: _Way, now: int) -> tuple[State | Refused | None, bool]:
         """What came of sending by the way's key, and whether all of it is in the journal."""
@@ -223,7 +233,7 @@ class DirectPath:
     async def _post(self, way: _Way) -> State | Refused | None:
         """Send until it is taken, put off, or its key refused. NOTHING for put off; None where nobody knows."""
         alert = way.alert
-        enriched = show(alert, way.decision, way.active.ruleset)
+        enriched = show(alert, way.decision, way.active.ruleset, self._changes(way.decision.service))
         dedup_key = way.dedup_key or alert.dedup_key
         rung = Rung.WHOLE
         log = _log.bind(dedup_key=alert.dedup_key, source=alert.source, destination=way.destination)
@@ -250,7 +260,9 @@ class DirectPath:
 
     def _remember(self, way: _Way, now: int) -> None:
         self._last.pop(way.alert.id, None)
-        self._last[way.alert.id] = _Last(way.action, way.alert.episode, way.alert.event.severity, way.key, now)
+        self._last[way.alert.id] = _Last(
+            way.action, way.alert.episode, way.alert.event.severity, way.key, way.dedup_key, _content(way.alert), now
+        )
         while self._last and (
             len(self._last) > _MOST_REMEMBERED or next(iter(self._last.values())).at <= now - _REMEMBERED_MS
         ):
@@ -403,7 +415,22 @@ def _status(alert: Alert, decision: Decision) -> Status:
 
 def _is_repeated(way: _Way, last: _Last) -> bool:
     same = way.action is last.action and way.alert.episode == last.episode
-    return same and (way.action is not Action.TRIGGER or way.alert.event.severity is last.severity)
+    unchanged = way.alert.event.severity is last.severity and _content(way.alert) == last.content
+    return same and (way.action is not Action.TRIGGER or unchanged)
+
+
+def _dedup_key(alert: Alert, key: str, active: ActiveRules) -> str:
+    """An event's key where it goes out by another integration's routing key, who may have the same one: its record's id.
+
+    Only Redis knows whether that is so. Else "", for its own.
+    """
+    is_anothers = alert.enqueued is not None and active.integration_of(key) != alert.source
+    return alert.id if is_anothers else ""
+
+
+def _content(alert: Alert) -> str:
+    """What tells another text of the alert from this one, where that is news."""
+    return alert.enqueued.content if alert.enqueued else ""
 
 
 def _is_late_copy(way: _Way, last: _Last, now: int) -> bool:

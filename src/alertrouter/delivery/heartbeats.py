@@ -8,7 +8,7 @@ replicas page once and a crash in between loses nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -79,29 +79,33 @@ class Heartbeats:
         time_of_day = now - self._ahead()
         others, pulses = [], {}
         is_heartbeat = []
+        senders = set()
         for alert in alerts:
             heard = heard_in(alert, heartbeats, time_of_day)
             self._noted.update(dict.fromkeys((each.name for each in heard), now))
             pulses.update({each.name: now for each in heard if each.conditions})
             is_heartbeat.append(any(each.conditions for each in heard))
-            if not is_heartbeat[-1]:
+            if is_heartbeat[-1]:
+                senders.add(alert.source)
+            else:
                 others.append(alert)
         if not pulses:
             return await accept(alerts)
         if not others:
-            await self._put_down(pulses)
+            await self._put_down(pulses, senders)
             return [Heard.HEARTBEAT] * len(alerts)
         # together, so that it is one round trip; what became of the others decides about the answer
-        _, accepted = await asyncio.gather(self._put_down(pulses), accept(others))
+        _, accepted = await asyncio.gather(self._put_down(pulses, senders), accept(others))
         outcomes = iter(accepted)
         return [Heard.HEARTBEAT if each else next(outcomes) for each in is_heartbeat]
 
-    async def _put_down(self, pulses: dict[str, int]) -> None:
+    async def _put_down(self, pulses: dict[str, int], senders: Iterable[str]) -> None:
         if self._away and self._fail_open:
             return
         try:
             async with asyncio.timeout(_REDIS_MAY_TAKE_S):
                 await self._store.hear_heartbeats(pulses)
+                await self._store.heard_from(senders, self._clock())
         except (StoreUnavailable, TimeoutError) as error:
             self._away = True
             if not self._fail_open:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import hmac
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -13,8 +15,8 @@ from msgspec.structs import replace
 
 from alertrouter import telemetry
 from alertrouter.alarms import CANARY, DIGEST, HEARTBEAT, PAGE_TEST, SELF, SELF_DESTINATION
-from alertrouter.alert import Alert
-from alertrouter.enrich import Enriched, enrich
+from alertrouter.alert import Alert, Link
+from alertrouter.enrich import Enriched, enrich, images_of
 from alertrouter.rules.evaluate import DEFAULT_DESTINATION, destination_of, evaluate
 from alertrouter.rules.heartbeats import heard_in
 from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Verdict
@@ -42,6 +44,16 @@ class ActiveRules:
     missing_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: Calls per minute of the routing keys that have a limit of their own, by the literal key; 0 for no limit.
     own_limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    #: Where the routing key of each integration was to be found that is not there.
+    missing_integrations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    #: SHA-256 of each routing key that may post events, and the sender that it stands for.
+    integrations: tuple[tuple[bytes, str], ...] = field(default=(), repr=False)
+
+    def integration_of(self, routing_key: str) -> str | None:
+        """The sender that a routing key stands for; None for an unknown one. Takes the same time whatever the key."""
+        offered = sha256(routing_key.encode("utf-8", "surrogateescape")).digest()
+        found = [source for digest, source in self.integrations if hmac.compare_digest(offered, digest)]
+        return found[0] if found else None
 
     def key_of(self, destination: str) -> str:
         """The routing key in force for `destination`: the default one where it has none of its own."""
@@ -76,9 +88,9 @@ def decide(
     return decision
 
 
-def show(alert: Alert, decision: Decision, ruleset: Ruleset) -> Enriched:
-    """What the responder sees. That a test page is one is said first, and no rule takes it away."""
-    shown = _or_plain(alert, lambda: enrich(alert, decision, ruleset), _plain)
+def show(alert: Alert, decision: Decision, ruleset: Ruleset, changes: Sequence[Link] = ()) -> Enriched:
+    """What the responder sees, the service's latest `changes` included. That a test page is one is said first, and no rule takes it away."""
+    shown = _or_plain(alert, lambda: enrich(alert, decision, ruleset, changes), _plain)
     if alert.source == PAGE_TEST:
         shown = dataclasses.replace(shown, event=replace(shown.event, summary=TEST_MARK + shown.event.summary))
     return shown
@@ -126,4 +138,4 @@ def _or_plain(alert: Alert, compute: Callable[[], T], plain: Callable[[Alert], T
 
 
 def _plain(alert: Alert) -> Enriched:
-    return Enriched(alert.event, alert.links, alert.client, alert.client_url)
+    return Enriched(alert.event, alert.links, alert.client, alert.client_url, images_of(alert))

@@ -117,6 +117,8 @@ class Outage:
         waiting: list[Waiting] | None
         try:
             waiting = await self._waiting(now) if is_failing else []
+            if waiting and now - self._reachability.failed_at > _STALE_MS:
+                return  # this replica has not tried since: what waits may wait for something else
             what = await self._store.tell_of_outage(bool(waiting), now)
         except StoreUnavailable:
             waiting, what = None, self._alone(is_failing, now)

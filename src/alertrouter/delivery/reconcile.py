@@ -133,7 +133,7 @@ def reconcile(record: Record, decision: Decision, now: int, *, page_short: bool 
                 told.destination,
                 action,
                 version=told.version if repair else _version(record, action, status),
-                rank=_rank(record, decision, action, repair),
+                rank=_rank(record, told, decision, action, repair),
                 pinned=repair or _is_pinned(record, told, decision, action, now),
             )
         )
@@ -269,8 +269,10 @@ def _repair_action(told: Told, decision: Decision) -> Action | None:
             assert_never(told.state)
 
 
-def _rank(record: Record, decision: Decision, action: Action, repair: bool) -> Rank:
-    if repair or (record.news is News.REFRESH and action is Action.TRIGGER):
+def _rank(record: Record, told: Told, decision: Decision, action: Action, repair: bool) -> Rank:
+    # another text of what pages already wakes nobody
+    is_update = record.news is News.CONTENT and told.state in (State.TRIGGERED, State.ACKNOWLEDGED)
+    if repair or (action is Action.TRIGGER and (record.news is News.REFRESH or is_update)):
         return Rank.REPEAT
     if action is Action.TRIGGER:
         return RANK_OF_SEVERITY[decision.event.severity]

@@ -175,7 +175,7 @@ class Silences:
     async def _asked(self, body: bytes, now: int) -> Silence:
         try:
             wish = msgspec.json.decode(body, type=Wish)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise NotDone(f"{error}; write {{owner, reason, when or alert, for or until}}") from None
         owner, reason, alert = wish.owner.strip(), wish.reason.strip(), wish.alert.strip()
         for name, text in (("owner", owner), ("reason", reason)):
@@ -247,7 +247,7 @@ def _read(stored: Mapping[str, bytes]) -> tuple[list[Silence], dict[str, str]]:
             silence = msgspec.json.decode(text, type=Silence)
             if silence.when:
                 compile_silence(silence.when)
-        except (msgspec.MsgspecError, ConditionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, ConditionError) as error:
             unreadable[id_] = str(error)
         else:
             found.append(msgspec.structs.replace(silence, id=id_))

@@ -7,8 +7,9 @@ this one after a restart, judges it again, and PagerDuty's dedup_key makes a rep
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, assert_never
@@ -19,7 +20,7 @@ from msgspec.structs import replace
 
 from alertrouter import telemetry
 from alertrouter.alarms import CANARY, DIGEST, OUR_OWN, alarm
-from alertrouter.alert import Alert, Status
+from alertrouter.alert import Alert, Link, Status
 from alertrouter.delivery.backoff import delay_ms, pause_ms
 from alertrouter.delivery.digest import Digests, Limits
 from alertrouter.delivery.flapping import FlappingLimit, flaps, look, note, plan_for
@@ -87,6 +88,7 @@ class Worker:
         flapping: FlappingLimit | None = None,
         ahead: Callable[[], int] = lambda: 0,
         keep_time: Callable[[], Awaitable[None]] | None = None,
+        changes: Callable[[str], Sequence[Link]] = lambda _: (),
     ) -> None:
         """`held` says when what waits in the store may be out of date, and nothing is to be sent.
 
@@ -94,6 +96,7 @@ class Worker:
         `on_judged` is told of every record that was claimed, what was decided about it, and when.
         `auto_resolve` says after what silence an alert is over, `flapping` what flaps; None for never.
         `ahead` says how far `clock` is ahead of the time of day (ms); `keep_time` is asked at each heartbeat to keep it right.
+        `changes` says what was changed of a service lately.
         """
         self._store = store
         self._pagerduty = pagerduty
@@ -109,6 +112,7 @@ class Worker:
         self._flapping = flapping
         self._ahead = ahead
         self._keep_time = keep_time
+        self._changes = changes
         self._in_flight: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._waiting = asyncio.Event()
@@ -120,7 +124,7 @@ class Worker:
         self._began: dict[asyncio.Event, float] = {}
         # destinations whose own key PagerDuty took last: the alarm about it, if there was one, is over
         self._keys_taken: set[str] = set()
-        self._rules_changed = False
+        self._rules_changed = self._keys_changed = False
         self._digests = Digests(store)
         self._log = structlog.get_logger()
 
@@ -129,9 +133,13 @@ class Worker:
         self._due.set()
         self._waiting.set()
 
-    def rejudge(self) -> None:
-        """The rules are others now: what they kept from being sent is to be judged again."""
+    def rejudge(self, *, refused: bool = True) -> None:
+        """The rules are others now: what they kept from being sent is to be judged again.
+
+        refused: what PagerDuty refused is tried again, too; not where keys and events are what they were.
+        """
         self._rules_changed = True
+        self._keys_changed = self._keys_changed or refused
         self.wake()
 
     async def run(self) -> None:
@@ -237,11 +245,13 @@ class Worker:
             return _HELD_S
         now = self._clock()
         if self._rules_changed:
-            self._rules_changed = False
+            keys_changed = self._keys_changed
+            self._rules_changed = self._keys_changed = False
             try:
-                await self._store.recall(now)
+                await self._store.recall(now, keys_changed)
             except StoreUnavailable:
                 self._rules_changed = True
+                self._keys_changed = self._keys_changed or keys_changed
                 raise
         async with self._claiming:
             records, next_due = await self._store.claim_due(now, _JUDGE_AT_ONCE)
@@ -287,7 +297,7 @@ class Worker:
     async def _judge(self, record: Record, now: int, look_at: int = 0) -> Judged:
         """What to put down about it; `look_at` is when to look again even if nothing else asks for it."""
         active = self._rules()
-        decision = await self._decide(record, active.ruleset, now)
+        decision = await self._decide(record, active, now)
         if decision.cache_writes:
             await self._store.remember({write.key: write.value for write in decision.cache_writes})
         if decision.resets:
@@ -331,7 +341,21 @@ class Worker:
             ),
         )
 
-    async def _decide(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
+    async def _decide(self, record: Record, active: ActiveRules, now: int) -> Decision:
+        """What is to be done, and under which dedup_key an Events API v2 event is told."""
+        decision = await self._evaluate(record, active.ruleset, now)
+        if record.alert.enqueued is None or decision.dedup_key or not decision.destinations:
+            return decision
+        destination = decision.destinations[0]
+        told = record.told_of(destination)
+        if told.is_open:
+            return dataclasses.replace(decision, dedup_key=told.dedup_key)
+        key, own = active.key_of(destination), record.alert.dedup_key
+        # two integrations that share a routing key must not close each other's alerts
+        is_free = await self._store.claim_dedup_key(key, own, record.id)
+        return decision if is_free else dataclasses.replace(decision, dedup_key=record.id)
+
+    async def _evaluate(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
         """What the rules say, with the counts and remembered values they ask for fetched as they come up.
 
         An alert that they do not survive is not shown to them.
@@ -382,7 +406,7 @@ class Worker:
         told = replace(claim.record.told_of(claim.destination), lease_until=0)
         record = claim.record.with_told(told)
         try:
-            decision = await self._decide(record, active.ruleset, now)
+            decision = await self._decide(record, active, now)
         except StoreUnavailable:
             await self._release(claim, now)
             return
@@ -399,7 +423,7 @@ class Worker:
         if others_open:
             await self._settle(_delivered(claim, record, told, send, decision, now, page_short=self._page_short), now)
             return
-        enriched = show(record.alert, decision, active.ruleset)
+        enriched = show(record.alert, decision, active.ruleset, self._changes(decision.service))
         body = encode_event(
             build_event(
                 EventAction(send.action.value),
@@ -464,7 +488,7 @@ class Worker:
             case _:
                 assert_never(answer)
         await self._settle(settlement, now)
-        if told.dedup_key:
+        if record.shares(told.dedup_key):
             # it did not get in there, and may be over before it is tried again
             kept_out = isinstance(answer, Refused) or (isinstance(answer, TryAgain) and not answer.ambiguous)
             result = Result.REFUSED if kept_out else settlement.result
@@ -515,7 +539,7 @@ class Worker:
 
     async def _share(self, record: Record, told: Told, send: Send) -> int:
         """Join or leave the incident that a rule makes this alert share; how many others keep it open."""
-        if not told.dedup_key:
+        if not record.shares(told.dedup_key):
             return 0
         if send.action is Action.RESOLVE:
             return await self._store.leave_incident(record, told)

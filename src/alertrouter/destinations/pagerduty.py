@@ -22,14 +22,15 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from alertrouter import __version__
-from alertrouter.alert import CommonEvent, Link
+from alertrouter.alert import CommonEvent, Image, Link
 from alertrouter.destinations.fitting import cut, encode, fit, plain, sound
+from alertrouter.destinations.outgoing import ONLY_PUBLIC, Outgoing, head_of
 from alertrouter.enrich import OURS, Enriched
 from alertrouter.errors import SettingsInvalid
-from alertrouter.loopback import is_loopback
 
 US_EVENTS_URL = "https://events.pagerduty.com"
 EU_EVENTS_URL = "https://events.eu.pagerduty.com"
@@ -39,12 +40,13 @@ EU_EVENTS_URL = "https://events.eu.pagerduty.com"
 BODY_LIMIT = 512_000
 #: Longest `payload.summary`, in code points (02-Trigger-Events.md).
 SUMMARY_LIMIT = 1_024
-#: Our own bounds where PagerDuty publishes none. They keep everything beside `custom_details` under 200 kB whatever a
+#: Our own bounds where PagerDuty publishes none. They keep everything beside `custom_details` under 300 kB whatever a
 #: sender writes, so that trimming the details is always enough to reach `BODY_LIMIT`.
 TEXT_LIMIT = 1_024
 LINK_TEXT_LIMIT = 255
 URL_LIMIT = 4_096
 LINKS_LIMIT = 25
+IMAGES_LIMIT = 10
 
 #: The member of `custom_details` that names what was cut to fit `BODY_LIMIT`, and the room kept for it in bytes.
 TRIMMED = "alertrouter_trimmed"
@@ -61,8 +63,7 @@ MINIMAL_MARK = " [shortened by alertrouter]"
 #: The name under which the key is kept that pages go to when PagerDuty refuses their own. No service is called so.
 FALLBACK = "pagerduty/fallback"
 
-#: How much of an answer is read, and how much of it is shown as a reason.
-ANSWER_LIMIT = 65_536
+#: How much of an answer is shown as a reason.
 REASON_LIMIT = 500
 #: The pause after a 429 without `Retry-After`: PagerDuty suggests tries 30 seconds apart (05-Rate-Limits.md).
 THROTTLED_MS = 30_000
@@ -138,6 +139,8 @@ def build_event(
     }
     if rung is Rung.WHOLE and (links := list(islice(filter(None, map(_link, enriched.links)), LINKS_LIMIT))):
         event["links"] = links
+    if rung is Rung.WHOLE and (images := list(islice(filter(None, map(_image, enriched.images)), IMAGES_LIMIT))):
+        event["images"] = images
     if client := cut(enriched.client, TEXT_LIMIT):
         event["client"] = client
     if client_url := web_url(enriched.client_url):
@@ -146,7 +149,7 @@ def build_event(
 
 
 def encode_event(event: Mapping[str, Any], limit: int = BODY_LIMIT) -> bytes:
-    """The event of `build_event` as JSON of at most `limit` bytes, which is to be 200 kB or more.
+    """The event of `build_event` as JSON of at most `limit` bytes, which is to be 300 kB or more.
 
     Over the limit, the largest details are cut or left out, small ones (what people route and search by) are kept, and
     `custom_details.alertrouter_trimmed` lists the names of those that are not whole any more.
@@ -161,6 +164,29 @@ def encode_event(event: Mapping[str, Any], limit: int = BODY_LIMIT) -> bytes:
     names = [name for name, value in details.items() if name not in kept or kept[name] != value]
     kept[TRIMMED] = fit(names, TRIMMED_BYTES - len(TRIMMED) - 10)  # 10: quotes, colon, comma and braces around it
     return encode({**event, "payload": {**payload, "custom_details": kept}})
+
+
+def encode_change(event: Mapping[str, Any], routing_key: str, limit: int = BODY_LIMIT) -> bytes:
+    """A change event as its sender wrote it, by another routing key and within PagerDuty's limits.
+
+    https://developer.pagerduty.com/docs/send-change-event. Details that make it larger than `limit` bytes are left out.
+    """
+    payload = event["payload"]
+    texts = {name: cut(str(payload[name]), TEXT_LIMIT) for name in ("summary", "source") if payload.get(name)}
+    timestamp = _timestamp(str(payload.get("timestamp") or "").replace("+00:00Z", "Z"))
+    sent = {**texts, **({"timestamp": timestamp} if timestamp else {})}
+    details = payload.get("custom_details")
+    links = [link for link in map(_change_link, event.get("links") or ()) if link][:LINKS_LIMIT]
+    whole = {"routing_key": routing_key, "payload": sent, **({"links": links} if links else {})}
+    if not isinstance(details, Mapping):
+        return encode(whole)
+    body = encode({**whole, "payload": {**sent, "custom_details": plain(details)}})
+    return body if len(body) <= limit else encode({**whole, "payload": {**sent, "custom_details": {TRIMMED: True}}})
+
+
+def _change_link(link: Any) -> dict[str, str] | None:
+    known = isinstance(link, Mapping) and isinstance(link.get("href"), str)
+    return _link(Link(link["href"], str(link.get("text") or ""))) if known else None
 
 
 def _ours(details: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,6 +246,15 @@ def _link(link: Link) -> dict[str, str] | None:
         return None
     text = cut(link.text, LINK_TEXT_LIMIT)
     return {"href": href, "text": text} if text else {"href": href}
+
+
+def _image(image: Image) -> dict[str, str] | None:
+    """PagerDuty shows images from https addresses only."""
+    src = web_url(image.src)
+    if not src.startswith("https://"):
+        return None
+    optional = {"href": web_url(image.href), "alt": cut(image.alt, LINK_TEXT_LIMIT)}
+    return {"src": src, **{name: text for name, text in optional.items() if text}}
 
 
 def _timestamp(text: str) -> str:
@@ -382,26 +417,16 @@ def _retry_after_ms(text: str, now: int) -> int | None:
 # --- the client ------------------------------------------------------------------------------------------------------
 
 
-def enqueue_url(base_url: str) -> URL:
+def enqueue_url(base_url: str, allowed: Outgoing) -> URL:
     """Where events are posted, given a base address without path.
 
-    SettingsInvalid for anything but https, except on loopback (the sandbox): the routing key travels in the body.
+    SettingsInvalid for anything but https, except on loopback (the sandbox) and where it is listed: the routing key
+    travels in the body.
     """
     setting = "the PagerDuty events address (ALERTROUTER_PAGERDUTY_EVENTS_URL)"
-    try:
-        url = URL(base_url.strip())
-    except ValueError:
-        raise SettingsInvalid(f"{setting} is not a URL; set it to {US_EVENTS_URL} or {EU_EVENTS_URL}") from None
-    host = url.host or ""
-    if url.scheme not in ("http", "https") or not host:
-        raise SettingsInvalid(f"{setting} is not an http(s) URL; set it to {US_EVENTS_URL} or {EU_EVENTS_URL}")
+    url = allowed.check(base_url, setting, example=f"{US_EVENTS_URL} or {EU_EVENTS_URL}")
     if url.path not in ("", "/") or url.query_string or url.fragment or url.user or url.password:
         raise SettingsInvalid(f"{setting} is more than scheme, host and port; set it to {url.origin()}")
-    if url.scheme == "http" and not is_loopback(host):
-        raise SettingsInvalid(
-            f"{setting} is plain http, which would show the routing key to everyone on the way; "
-            f"set it to https://{url.authority} (http is for loopback only)"
-        )
     return url.origin() / "v2" / "enqueue"
 
 
@@ -425,6 +450,8 @@ class PagerDutyClient:
     connect_s:    longest wait for a connection, in seconds. Shorter than `total_s`, so that running out of the total
                   always means that the event was on its way: an ambiguous end.
     total_s:      longest send, in seconds, from the call to the end of the answer. Leases are measured by it.
+    allowed:      what may be called.
+    resolver:     who answers for names; None for the system's.
 
     The certificate is always verified, against the system's authorities or those in the file that OpenSSL's own
     variable SSL_CERT_FILE names.
@@ -438,13 +465,20 @@ class PagerDutyClient:
         connect_s: float = 3.0,
         total_s: float = 10.0,
         clock: Callable[[], int] = wall_clock,
+        allowed: Outgoing = ONLY_PUBLIC,
+        resolver: AbstractResolver | None = None,
     ) -> None:
-        self._url = enqueue_url(base_url)
+        self._url = enqueue_url(base_url, allowed)
+        self._changes_url = self._url.parent / "change" / "enqueue"
         self._clock = clock
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=connections, ssl=ssl.create_default_context() if self._url.scheme == "https" else True
+            connector=allowed.connector(
+                self._url,
+                resolver=resolver,
+                limit=connections,
+                ssl=ssl.create_default_context() if self._url.scheme == "https" else True,
             ),
+            proxy=allowed.proxy_for(self._url),
             # No cookies and one prebuilt URL: about a tenth more requests per second.
             cookie_jar=aiohttp.DummyCookieJar(),
             # Without the infinite threshold aiohttp rounds time-outs up to whole seconds, past what a lease allows.
@@ -461,9 +495,16 @@ class PagerDutyClient:
 
     async def send(self, body: bytes) -> Outcome:
         """Post one encoded event. Whatever the network does comes back as an outcome; nothing is raised for it."""
+        return await self._post(self._url, body)
+
+    async def send_change(self, body: bytes) -> Outcome:
+        """Post one encoded change event."""
+        return await self._post(self._changes_url, body)
+
+    async def _post(self, url: URL, body: bytes) -> Outcome:
         try:
-            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
-                answer = await _read(response.content)
+            async with self._session.post(url, data=body, allow_redirects=False) as response:
+                answer = await head_of(response.content)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return TryAgain(_tidy(f"no connection: {_name(error)}", _routing_key(body)), None, ambiguous=False)
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
@@ -480,19 +521,11 @@ def _name(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    """The head of the answer, or what came of it: the status is known by now, and it decides."""
-    answer = bytearray()
-    try:
-        while len(answer) < ANSWER_LIMIT and (chunk := await content.read(ANSWER_LIMIT - len(answer))):
-            answer += chunk
-    except (aiohttp.ClientError, OSError):
-        pass
-    return bytes(answer)
-
-
 class _Keyed(msgspec.Struct):
     routing_key: str = ""
+
+    def __repr__(self) -> str:
+        return "_Keyed()"  # it holds nothing but a secret
 
 
 def _routing_key(body: bytes) -> str:

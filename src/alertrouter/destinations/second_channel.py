@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import smtplib
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from typing import Any
@@ -24,8 +25,10 @@ import msgspec
 from yarl import URL
 
 from alertrouter import __version__
+from alertrouter.destinations.outgoing import ONLY_PUBLIC, Outgoing, connect
 from alertrouter.errors import SettingsInvalid
 from alertrouter.loopback import is_loopback
+from alertrouter.shown import HIDDEN, escaped, escaped_lines
 
 TIMESTAMP = "X-Alertrouter-Timestamp"
 SIGNATURE = "X-Alertrouter-Signature"
@@ -40,6 +43,7 @@ class SignedWebhook:
 
     url: str = field(repr=False)
     secret: str = field(repr=False)
+    allowed: Outgoing = ONLY_PUBLIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,12 @@ class Mail:
     recipients: tuple[str, ...]
     user: str = ""
     password: str = field(default="", repr=False)
+    allowed: Outgoing = ONLY_PUBLIC
+
+    @property
+    def url(self) -> URL:
+        """The server, as what may be called is listed."""
+        return URL.build(scheme="https", host=self.host, port=self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +74,18 @@ class Message:
     body: Mapping[str, Any]
 
 
-def signed_webhook(url: str, secret: str) -> SignedWebhook:
-    """Raises SettingsInvalid for an address that would show the message to everyone on the way."""
-    setting = "ALERTROUTER_SECOND_CHANNEL_WEBHOOK_URL"
-    try:
-        parsed = URL(url)
-    except ValueError:
-        raise SettingsInvalid(f"{setting} is not a URL") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise SettingsInvalid(f"{setting} is not an http(s) URL")
-    if parsed.scheme == "http" and not is_loopback(parsed.host):
-        raise SettingsInvalid(f"{setting} is plain http; write https:// (http is for loopback only)")
+def signed_webhook(url: str, secret: str, allowed: Outgoing = ONLY_PUBLIC) -> SignedWebhook:
+    """Raises SettingsInvalid for an address that must not be called, or would show the message to everyone on the way."""
+    allowed.check(url, "ALERTROUTER_SECOND_CHANNEL_WEBHOOK_URL")
     if not secret:
         raise SettingsInvalid(
             "ALERTROUTER_SECOND_CHANNEL_WEBHOOK_SECRET (or ALERTROUTER_SECOND_CHANNEL_WEBHOOK_SECRET_FILE) is missing: "
             "its receiver must be able to tell our messages from others"
         )
-    return SignedWebhook(url, secret)
+    return SignedWebhook(url, secret, allowed)
 
 
-def mail(url: str, sender: str, recipients: Sequence[str]) -> Mail:
+def mail(url: str, sender: str, recipients: Sequence[str], allowed: Outgoing = ONLY_PUBLIC) -> Mail:
     """A mail server from `smtp://` (STARTTLS; none on loopback) or `smtps://`, with user and password percent-encoded.
 
     Raises SettingsInvalid.
@@ -101,7 +103,10 @@ def mail(url: str, sender: str, recipients: Sequence[str]) -> Mail:
         raise SettingsInvalid(f"{setting} is set: set ALERTROUTER_SECOND_CHANNEL_MAIL_FROM and _MAIL_TO, too")
     tls = "implicit" if parts.scheme == "smtps" else "" if is_loopback(host) else "starttls"
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return Mail(host, port or _PORTS[parts.scheme], tls, sender, tuple(recipients), user, password)
+    allowed = replace(allowed, proxy=None)  # it leads to web servers
+    server = Mail(host, port or _PORTS[parts.scheme], tls, sender, tuple(recipients), user, password, allowed)
+    allowed.check(str(server.url), setting)
+    return server
 
 
 def signature(secret: str, timestamp: int, body: bytes) -> str:
@@ -119,10 +124,16 @@ async def post(webhook: SignedWebhook, message: Message, now: int) -> str:
         TIMESTAMP: str(timestamp),
         SIGNATURE: signature(webhook.secret, timestamp, body),
     }
+    url = URL(webhook.url)
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TOTAL_S), trust_env=False) as session,
-            session.post(webhook.url, data=body, headers=headers, allow_redirects=False) as response,
+            aiohttp.ClientSession(
+                connector=webhook.allowed.connector(url),
+                proxy=webhook.allowed.proxy_for(url),
+                timeout=aiohttp.ClientTimeout(total=_TOTAL_S),
+                trust_env=False,
+            ) as session,
+            session.post(url, data=body, headers=headers, allow_redirects=False) as response,
         ):
             return "" if 200 <= response.status < 300 else f"HTTP {response.status}"
     except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
@@ -134,22 +145,51 @@ async def send_mail(mail: Mail, message: Message, now: int) -> str:
     return await asyncio.to_thread(_send_mail, mail, message, now)
 
 
-def _send_mail(mail: Mail, message: Message, now: int) -> str:
+class _Smtp(smtplib.SMTP):
+    """A mail server at an address that may be called."""
+
+    def __init__(self, mail: Mail) -> None:
+        self._mail = mail
+        super().__init__(mail.host, mail.port, timeout=_TOTAL_S)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        return _connect(self._mail, timeout)
+
+
+class _ImplicitTls(smtplib.SMTP_SSL):
+    """The same, encrypted from the first byte."""
+
+    def __init__(self, mail: Mail, context: ssl.SSLContext) -> None:
+        self._mail = mail
+        super().__init__(mail.host, mail.port, timeout=_TOTAL_S, context=context)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        return self.context.wrap_socket(_connect(self._mail, timeout), server_hostname=host)
+
+
+def _connect(mail: Mail, timeout_s: float) -> socket.socket:
+    found = socket.getaddrinfo(mail.host, mail.port, type=socket.SOCK_STREAM)
+    return connect(mail.url, found, mail.allowed, timeout_s)
+
+
+def letter_of(mail: Mail, message: Message, now: int) -> EmailMessage:
+    """The message as a mail. Text of senders begins no header and no line of its own, and moves no cursor."""
     letter = EmailMessage()
-    letter["Subject"] = " ".join(message.subject.split())
+    letter["Subject"] = escaped(" ".join(message.subject.split()))
     letter["From"] = mail.sender
     letter["To"] = ", ".join(mail.recipients)
     letter["Date"] = formatdate(now / 1000)
     letter["Message-ID"] = make_msgid("alertrouter", mail.sender.rpartition("@")[2].rstrip("> ") or "localhost")
     letter["Auto-Submitted"] = "auto-generated"
-    letter.set_content(message.text)
+    letter.set_content(escaped_lines(message.text))
+    return letter
+
+
+def _send_mail(mail: Mail, message: Message, now: int) -> str:
+    letter = letter_of(mail, message, now)
     context = ssl.create_default_context()
     try:
-        with (
-            smtplib.SMTP_SSL(mail.host, mail.port, timeout=_TOTAL_S, context=context)
-            if mail.tls == "implicit"
-            else smtplib.SMTP(mail.host, mail.port, timeout=_TOTAL_S)
-        ) as server:
+        with _ImplicitTls(mail, context) if mail.tls == "implicit" else _Smtp(mail) as server:
             if mail.tls == "starttls":
                 server.starttls(context=context)
             if mail.user:
@@ -158,5 +198,6 @@ def _send_mail(mail: Mail, message: Message, now: int) -> str:
     except smtplib.SMTPAuthenticationError as error:
         return f"the mail server refuses user and password: {error.smtp_code}"
     except (smtplib.SMTPException, OSError) as error:
-        return f"{type(error).__name__}: {error}"
+        said = f"{type(error).__name__}: {error}"
+        return said.replace(mail.password, HIDDEN) if mail.password else said
     return f"refused for {', '.join(refused)}" if refused else ""

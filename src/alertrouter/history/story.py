@@ -17,6 +17,7 @@ _OPEN = frozenset({State.TRIGGERED, State.ACKNOWLEDGED})
 _STATUS = {"firing": "fires", "acknowledged": "acknowledged", "resolved": "resolved"}
 _NEWS = {
     "severity": "its severity changed",
+    "content": "its text changed",
     "episode": "it started anew",
     "refresh": "unchanged, and forwarded again after a while",
     "again": "unchanged, and judged again because it did not get through",

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from alertrouter.alert import DEDUP_KEY_LIMIT, Alert, CommonEvent, Link, Severity, Status
+from alertrouter.alert import DEDUP_KEY_LIMIT, PAGERDUTY, Alert, CommonEvent, Link, Severity, Status
 from alertrouter.rules.cache import read_cache
 from alertrouter.rules.condition import View
 from alertrouter.rules.model import (
@@ -214,7 +214,7 @@ class _Course:
             rule = self._first_match(orchestration, current)
             if rule is None:
                 self._apply(orchestration.catch_all, "catch_all")
-                return orchestration.catch_all.route_to
+                return (orchestration.kind == "router" and self._meant()) or orchestration.catch_all.route_to
             self.matched.append(rule.name)
             self._apply(rule.actions, rule.name)
             target = rule.actions.route_to
@@ -241,6 +241,20 @@ class _Course:
             if rule is first:
                 return
         self.trace.append(RuleTrace(name, set_name, "catch_all", True, "no rule of this set matched"))
+
+    def _meant(self) -> str:
+        """The service that its sender meant by the routing key it posted with; "" for none."""
+        sender, _, integration = self.alert.source.partition("/")
+        if sender != PAGERDUTY or not integration:
+            return ""
+        known = self.ruleset.integrations.get(integration)
+        service = known.service if known else integration
+        if service not in self.ruleset.services:
+            return ""
+        if self.trace:
+            why = f"no rule of this set matched; its routing key is that of {integration}, which means {service}"
+            self.trace[-1] = dataclasses.replace(self.trace[-1], why=why)
+        return service
 
     def _dynamic_route(self, router: Orchestration) -> str:
         """The service that the router's first rule finds by its name in the alert; "" where there is none."""

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from alertrouter.rules.finding import Finding, Gravity
+from alertrouter.shown import escaped
 
 #: GitHub's escapes for workflow commands, in the order in which they are made:
 #: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
@@ -51,12 +52,12 @@ def _annotation(finding: Finding) -> str:
         "title": f"alertrouter {finding.check}",
     }
     written = ",".join(f"{name}={_escape(value, _PROPERTY_ESCAPES)}" for name, value in properties.items())
-    return f"::{_COMMANDS[finding.severity]} {written}::{_escape(finding.text, _ESCAPES)}"
+    return escaped(f"::{_COMMANDS[finding.severity]} {written}::{_escape(finding.text, _ESCAPES)}")
 
 
 def _escape(text: str, escapes: Iterable[tuple[str, str]]) -> str:
-    for plain, escaped in escapes:
-        text = text.replace(plain, escaped)
+    for plain, escape in escapes:
+        text = text.replace(plain, escape)
     return text
 
 
@@ -70,7 +71,7 @@ def _described(check: str, page: str) -> dict[str, Any]:
 
 def _result(finding: Finding, rule_index: int) -> dict[str, Any]:
     place = {
-        "artifactLocation": {"uri": quote(finding.file)},
+        "artifactLocation": {"uri": quote(finding.file, errors="replace")},
         "region": {"startLine": finding.line, "startColumn": finding.column},
     }
     return {

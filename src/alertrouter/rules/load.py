@@ -16,9 +16,24 @@ from typing import Any
 
 from alertrouter.errors import RulesInvalid
 from alertrouter.rules.build import CONFIG, GLOBAL, ROUTER, Part, build_part, nothing_from
+from alertrouter.rules.build_credentials import build_credentials
 from alertrouter.rules.build_heartbeats import build_heartbeats
+from alertrouter.rules.build_integrations import build_integrations
 from alertrouter.rules.document import Document, Key, Problem, nothing_in, read_document
-from alertrouter.rules.model import START, UNROUTED, Heartbeat, Kind, Orchestration, Priority, Rule, Ruleset, Service
+from alertrouter.rules.model import (
+    START,
+    UNROUTED,
+    CredentialReferences,
+    Heartbeat,
+    Integration,
+    Kind,
+    Orchestration,
+    Priority,
+    Rule,
+    Ruleset,
+    Service,
+    TopicReferences,
+)
 from alertrouter.rules.schema import ConfigShape, destination_names, did_you_mean, fit
 
 UNROUTED_FILE = "unrouted.yaml"
@@ -46,6 +61,8 @@ class _Files:
     parts: tuple[Part, ...]
     problems: tuple[Problem, ...]
     heartbeats: tuple[Heartbeat, ...] = ()
+    credentials: Mapping[str, CredentialReferences] = field(default_factory=dict)
+    integrations: Mapping[str, Integration] = field(default_factory=dict)
 
 
 @contextmanager
@@ -118,16 +135,22 @@ def _read_files(directory: Path, now: int | None) -> _Files:
         _read_part(directory / UNROUTED_FILE, "unrouted", config, now),
         *(_read_part(path, "service", config, now) for path in service_files),
     )
-    heartbeats, about_heartbeats = build_heartbeats(config_document, config, [path.stem for path in service_files])
+    services = [path.stem for path in service_files]
+    heartbeats, about_heartbeats = build_heartbeats(config_document, config, services)
+    integrations, about_integrations = build_integrations(config_document, config, services)
+    credentials, about_credentials = build_credentials(config_document, config)
     problems = [
         *(config_shape if isinstance(config_shape, list) else ()),
         *about_heartbeats,
+        *about_integrations,
+        *about_credentials,
+        *_stray_topics(config_document, config),
         *(problem for part in parts for problem in part.problems),
-        *_unknown_services(router_part, [path.stem for path in service_files]),
+        *_unknown_services(router_part, services),
         *_repeated_names(parts),
         *_stray_files(directory, entries),
     ]
-    return _Files(config_document, config, parts, tuple(sorted(problems)), heartbeats)
+    return _Files(config_document, config, parts, tuple(sorted(problems)), heartbeats, credentials, integrations)
 
 
 def _ruleset(files: _Files, quarantined: Mapping[str, tuple[str, ...]], last: Ruleset | None) -> Ruleset:
@@ -147,6 +170,9 @@ def _ruleset(files: _Files, quarantined: Mapping[str, tuple[str, ...]], last: Ru
         version=_version(files.config_document, orchestrations.values(), quarantined),
         quarantined=MappingProxyType(dict(quarantined)),
         heartbeats=files.heartbeats,
+        credentials=files.credentials,
+        integrations=MappingProxyType(dict(files.integrations)),
+        topics=MappingProxyType(_topics(files.config)),
     )
 
 
@@ -229,6 +255,30 @@ def _stray_files(directory: Path, entries: Iterable[Path]) -> list[Problem]:
         )
         for path in sorted((directory / SERVICES).glob("*.yml"))
     ]
+
+
+def _stray_topics(document: Document, config: ConfigShape | None) -> list[Problem]:
+    """What only CloudWatch's sources have, where it stands at another, or without what makes use of it."""
+    problems = []
+    for source, shape in (config.sources if config else {}).items():
+        for name in ("topics", "certificates"):
+            if getattr(shape, name) is None:
+                continue
+            if source.partition("/")[0] != "cloudwatch":
+                message = f"`{name}` is for `cloudwatch`, whose alarms come through SNS"
+                problems.append(document.problem_with_key(("sources", source, name), message))
+            elif shape.topics is None:
+                message = "`certificates` proves what comes from `topics`; name these as well"
+                problems.append(document.problem_with_key(("sources", source, name), message))
+    return problems
+
+
+def _topics(config: ConfigShape | None) -> dict[str, TopicReferences]:
+    return {
+        source: TopicReferences(tuple(shape.topics), shape.certificates or "")
+        for source, shape in (config.sources if config else {}).items()
+        if shape.topics is not None
+    }
 
 
 def _priorities(config: ConfigShape | None) -> dict[str, Priority]:

@@ -110,6 +110,36 @@ class KeyReference:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedReference:
+    """A sender's token or signing secret: the name by which it is counted, and where it is found."""
+
+    name: str
+    place: KeyReference
+
+
+@dataclass(frozen=True, slots=True)
+class SigningReferences:
+    """By which scheme a sender signs, with which secrets; headers of its own, "" for the scheme's."""
+
+    scheme: str
+    secrets: tuple[NamedReference, ...]
+    header: str = ""
+    timestamp_header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialReferences:
+    """What a source must show: one of the tokens, a signature, or, where both are named, both. None asks for nothing.
+
+    header: carries the token, beside the usual ones; "" for none.
+    """
+
+    tokens: tuple[NamedReference, ...] | None = None
+    header: str = ""
+    signing: SigningReferences | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Automation:
     """What is to be run for an alert: a web address that is posted to, or a job of the runner.
 
@@ -255,6 +285,23 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Integration:
+    """A further routing key that clients of the Events API may post with, and the service that they mean by it."""
+
+    name: str
+    service: str
+    routing_key: KeyReference
+
+
+@dataclass(frozen=True, slots=True)
+class TopicReferences:
+    """The SNS topics that a source may hear of, and the file of certificates that is used in place of SNS's own."""
+
+    topics: tuple[str, ...]
+    certificates: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """Everything in a rules directory, loaded whole. Never changed once built.
 
@@ -264,7 +311,10 @@ class Ruleset:
     version:        hash of the contents of the files in force.
     quarantined:    services whose file is faulty, with its problems as file:line:col. What they had before stays in
                     force; one of which no good version is known has no orchestration.
+    integrations:   by name; none is called as a service.
     silences:       what people on call keep back at present, in the order in which they are asked; of no file.
+    credentials:    of the sources that have their own.
+    topics:         of SNS, by the source that hears of them.
     """
 
     services: Mapping[str, Service]
@@ -275,3 +325,6 @@ class Ruleset:
     quarantined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     silences: tuple[Silence, ...] = ()
     heartbeats: tuple[Heartbeat, ...] = ()
+    credentials: Mapping[str, CredentialReferences] = field(default_factory=dict)
+    integrations: Mapping[str, Integration] = field(default_factory=dict)
+    topics: Mapping[str, TopicReferences] = field(default_factory=dict)

@@ -319,8 +319,54 @@ class HeartbeatShape(Shape):
     severity: Annotated[Severity, Field(strict=False)] = Severity.CRITICAL
 
 
+HeaderName = Annotated[
+    str, AfterValidator(_header_name), WithJsonSchema({"type": "string", "pattern": f"^{_HEADER_NAME.pattern}$"})
+]
+
+
+class NamedSecretShape(KeyShape):
+    """A secret by where it is found, and the name by which it is counted."""
+
+    name: Text
+
+
+#: More than these cannot be told apart in a metric, and each is compared with what every webhook shows.
+NamedSecrets = Annotated[list[NamedSecretShape], Field(min_length=1, max_length=16)]
+
+
+class SignatureShape(Shape):
+    scheme: Literal["grafana", "sentry", "pagerduty"]
+    secrets: NamedSecrets
+    header: HeaderName | None = None
+    timestamp_header: HeaderName | None = None
+
+
+#: https://docs.aws.amazon.com/sns/latest/dg/sns-create-topic.html: the last part is the topic's name.
+_TOPIC = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]+:[A-Za-z0-9_-]{1,256}(\.fifo)?$"
+
+
+def _topic(text: str) -> str:
+    if not re.fullmatch(_TOPIC, text, re.ASCII):
+        raise ValueError("write a topic's ARN, such as arn:aws:sns:eu-west-1:123456789012:alerts")
+    return text
+
+
+Topic = Annotated[str, AfterValidator(_topic), WithJsonSchema({"type": "string", "pattern": _TOPIC})]
+
+
 class SourceShape(Shape):
     """What is known of one sender, or of one `sender/name`."""
+
+    tokens: NamedSecrets | None = None
+    header: Annotated[HeaderName | None, Field(description="One more header that carries the token.")] = None
+    signature: SignatureShape | None = None
+    topics: Annotated[list[Topic] | None, Field(min_length=1)] = None
+    certificates: Text | None = None
+
+
+class IntegrationShape(Shape):
+    routing_key: KeyShape
+    service: Annotated[Text, Field(description="Where its alerts go, unless the router sends them elsewhere.")]
 
 
 class ConfigShape(Shape):
@@ -330,6 +376,7 @@ class ConfigShape(Shape):
     priorities: dict[Text, PriorityShape] = {}
     destinations: dict[DestinationKind, dict[Text, dict[str, Any]]] = {}
     sources: dict[Text, SourceShape] = {}
+    integrations: dict[Text, IntegrationShape] = {}
     limits: LimitsShape = LimitsShape()
     heartbeats: list[HeartbeatShape] = []
     dedup: Any = None
@@ -377,15 +424,7 @@ def _problem(shape: type[Shape], document: Document, detail: ErrorDetails) -> Pr
             return document.problem(path, f"`{name}` is missing{_EXAMPLES.get(name, '')}", check)
         case _ if path[-2:] == ("routing_key", "calls_per_minute"):
             return document.problem(path, "`calls_per_minute` is a whole number; 0 is no limit")
-        case _ if "routing_key" in path:
-            # Never repeat what stands there: it may be the key.
-            remedy = "name where the key is found, never the key: `{env: PD_KEY_PAYMENT}` or `{file: /run/secrets/pd}`"
-            return document.problem(path, remedy)
-        case _ if "automation" in path and "headers" in path:
-            # As above.
-            remedy = (
-                "write headers as `X-Team: payments`, a secret as `Authorization: {env: RUNNER_TOKEN}` or `{file: ...}`"
-            )
+        case kind if remedy := _instead_of_a_secret(path, name, kind):
             return document.problem(path, remedy)
         case "model_type" if name == "automation":
             return document.problem(
@@ -406,6 +445,19 @@ def _problem(shape: type[Shape], document: Document, detail: ErrorDetails) -> Pr
             return document.problem(path, f"{shown}: {detail['ctx']['error']}", check)
         case kind:
             return document.problem(path, f"`{name}` is {shown}; {_WANTED.get(kind, detail['msg'])}")
+
+
+def _instead_of_a_secret(path: tuple[Key, ...], name: str, kind: str) -> str:
+    """What to write where a secret may stand, which is never repeated; "" elsewhere."""
+    if "routing_key" in path:
+        return "name where the key is found, never the key: `{env: PD_KEY_PAYMENT}` or `{file: /run/secrets/pd}`"
+    if "automation" in path and "headers" in path:
+        return "write headers as `X-Team: payments`, a secret as `Authorization: {env: RUNNER_TOKEN}` or `{file: ...}`"
+    if path[:1] == ("sources",) and {"tokens", "secrets"} & set(path) and name != "name":
+        if kind == "too_long":
+            return "at most 16 at once: one that is used, and one that replaces it"
+        return "name each by where it is found: `[{name: a, file: /run/secrets/a}]` or `[{name: a, env: TOKEN_A}]`"
+    return ""
 
 
 _EXAMPLES = {

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from alertrouter.shown import escaped
+
 #: Longest message, in characters.
 MESSAGE_LIMIT = 500
 
 
 def shown(message: str) -> str:
-    """The message in printable characters, others by their escapes, and bounded: of a longer one both ends are kept.
+    """The message in one printable line, and bounded: of a longer one both ends are kept.
 
     What it is about comes first, and what to write instead comes last.
     """
-    if not message.isprintable():
-        message = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
+    message = escaped(message)
     if len(message) <= MESSAGE_LIMIT:
         return message
     half = MESSAGE_LIMIT // 2

@@ -40,6 +40,7 @@ class Result(StrEnum):
     REFUSED = "refused"
     THROTTLED = "throttled"
     FAILED = "failed"
+    CHANGED = "changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class EventsApi:
 
     def __init__(self, calls_per_minute: int = 0) -> None:
         self.calls: deque[Call] = deque()
+        self.changes: deque[Mapping[str, Any]] = deque(maxlen=CALLS_KEPT)
         self.alerts: dict[tuple[str, str], OpenAlert] = {}
         self.totals: dict[Result, int] = dict.fromkeys(Result, 0)
         self._calls_per_minute = calls_per_minute
@@ -115,6 +117,22 @@ class EventsApi:
         result, title = self._apply(event, now)
         answer = {"status": "success", "message": "Event processed", "dedup_key": event["dedup_key"]}
         return self.record(Call(now, result, 202, event, answer, title, len(body)))
+
+    def change(self, body: bytes, now: int) -> Call:
+        """Take one body as `POST /v2/change/enqueue` does. What is taken is in `changes`, not among the calls."""
+        event = read(body)
+        payload = (event or {}).get("payload")
+        summary = payload.get("summary") if isinstance(payload, dict) else None
+        errors = [
+            *_key_problems((event or {}).get("routing_key")),
+            *(["'payload.summary' is missing or blank"] if _is_blank(summary) else ()),
+        ]
+        if event is None or errors or len(body) > BODY_LIMIT:
+            return self._refuse(event, len(body), now, errors or ["Event size exceeds 512 KB"])
+        self.changes.append(event)
+        self.totals[Result.CHANGED] += 1
+        answer = {"status": "success", "message": "Change event processed"}
+        return Call(now, Result.CHANGED, 202, event, answer, "", len(body))
 
     def record(self, call: Call) -> Call:
         """Remember a call, and forget the oldest beyond the bounds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
@@ -71,6 +71,7 @@ class Sandbox:
         app.add_routes(
             [
                 web.post("/v2/enqueue", self._enqueue),
+                web.post("/v2/change/enqueue", self._enqueue_change),
                 web.get("/", self._page),
                 web.get("/events", self._list_events),
                 web.delete("/events", self._clear_events),
@@ -116,6 +117,11 @@ class Sandbox:
     def events(self) -> list[Call]:
         """The latest calls that were accepted with 202, in order: what PagerDuty knows of."""
         return [call for call in self._api.calls if call.status == 202]
+
+    @property
+    def changes(self) -> list[Mapping[str, Any]]:
+        """The change events that were accepted, in order."""
+        return list(self._api.changes)
 
     def fail(
         self,
@@ -167,6 +173,17 @@ class Sandbox:
         self._news.set()
         return _answer(call, fault)
 
+    async def _enqueue_change(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        fault = self._next_fault(body)
+        if fault is None or fault.status == 202:
+            call = self._api.change(body, self._clock())
+        else:
+            answer = {"status": "error", "message": f"The sandbox was told to answer {fault.status}"}
+            call = Call(self._clock(), Result.FAILED, fault.status, read(body) or {}, answer, "", len(body))
+        self._news.set()
+        return _answer(call, fault)
+
     def _next_fault(self, body: bytes) -> Fault | None:
         """The first fault that is meant for this call, counted down."""
         if not self._faults:
@@ -183,7 +200,7 @@ class Sandbox:
         return web.Response(
             text=render(self._api.calls, len(self._api.alerts)),
             content_type="text/html",
-            headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY},
+            headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY, "X-Content-Type-Options": "nosniff"},
         )
 
     async def _list_events(self, request: web.Request) -> web.Response:

@@ -6,7 +6,6 @@ It waits for each answer where it stands: the server answers in microseconds, an
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,12 +80,6 @@ class QuickClient:
 
     async def mget(self, keys: list[str]) -> Any:
         return await self.execute_command("MGET", *keys)
-
-    async def mset(self, values: Mapping[str, str]) -> Any:
-        return await self.execute_command("MSET", *(part for each in values.items() for part in each))
-
-    async def sadd(self, key: str, *members: str) -> Any:
-        return await self.execute_command("SADD", key, *members)
 
     async def delete(self, *keys: str) -> Any:
         return await self.execute_command("DEL", *keys) if keys else 0

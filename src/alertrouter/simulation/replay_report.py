@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from alertrouter.record import Outcome
+from alertrouter.shown import escaped, in_code, in_markdown
 from alertrouter.simulation.replay import Change, Course, Difference, Kind
 
 #: Rows of a table; what is left out is counted.
@@ -152,10 +153,10 @@ class _MarkdownPen:
         return f"**{text}**"
 
     def code(self, text: str) -> str:
-        return f"`{text}`"
+        return in_code(text)
 
     def cell(self, text: str) -> str:
-        return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+        return in_markdown(text)
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield f"| {' | '.join(head)} |"
@@ -173,9 +174,10 @@ class _TextPen:
         return text
 
     def code(self, text: str) -> str:
-        return text
+        return escaped(text)
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+        rows = [[escaped(" ".join(cell.split())) for cell in row] for row in rows]
         widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
         right = [_is_number(rows, column) for column in range(len(head))]
         for row in (head, *rows):

@@ -14,7 +14,9 @@ import msgspec
 
 from alertrouter.alert import Alert, CommonEvent, Link, Severity, Status
 from alertrouter.errors import BadPayload
+from alertrouter.limits import LIMITS
 from alertrouter.sources.body import read_json
+from alertrouter.sources.bounds import few
 from alertrouter.sources.instant import UNKNOWN, Instant, read_rfc3339
 from alertrouter.sources.payload import ParsedPayload, Skipped
 from alertrouter.sources.text import as_text, first_line, first_shown, links, one_line, quoted, web_address
@@ -34,11 +36,23 @@ SEVERITIES: Mapping[str, Severity] = {
 _SOURCE_LABELS = ("instance", "host", "hostname", "node", "pod", "device", "service", "job", "cluster")
 _COMPONENT_LABELS = ("component", "service", "job")
 _GROUP_LABELS = ("group", "cluster", "namespace")
+#: Shown before all others where there are too many: what rules go by.
+_FIRST_LABELS = (
+    "alertname",
+    "severity",
+    "env",
+    "environment",
+    "team",
+    *_SOURCE_LABELS,
+    *_COMPONENT_LABELS,
+    *_GROUP_LABELS,
+)
 
 #: Annotations that make a summary: the first two as a whole, the others by their first line.
 _SUMMARIES = ("summary", "title")
 _DESCRIPTIONS = ("message", "description")
 _LABELS_IN_SUMMARY = 3
+_FIRST_ANNOTATIONS = (*_SUMMARIES, *_DESCRIPTIONS, "runbook_url", "dashboard_url")
 
 _STATUSES = {"firing": Status.FIRING, "resolved": Status.RESOLVED}
 
@@ -46,9 +60,6 @@ _STATUSES = {"firing": Status.FIRING, "resolved": Status.RESOLVED}
 _ZERO_TIME = "0001-01-01T00:00:00"
 
 _TEXT_ONLY = frozenset((str,))
-
-#: More than fit into the largest body we take, at the 300 bytes that the smallest real alert has.
-ALERTS_LIMIT = 65_536
 
 #: What the alerts of a body share is kept with each of them as long as all these copies stay below this many bytes.
 _COPIES_LIMIT = 64 * 1024 * 1024
@@ -64,6 +75,7 @@ class _Group:
     source: str
     raw: dict[str, Any]
     status: Any
+    client: str
     client_url: str
     notes: tuple[str, ...]
 
@@ -75,15 +87,25 @@ def parse(body: bytes, headers: Mapping[str, str], source: str) -> ParsedPayload
     """
     decoded = read_json(body)
     payload = decoded.value
-    items = payload.get("alerts") if isinstance(payload, dict) else None
-    if not isinstance(items, list):
+    if not isinstance(payload, dict) or not isinstance(payload.get("alerts"), list):
         raise BadPayload(
             "wrong shape: expected Alertmanager's own webhook body, an object with a list named `alerts`; "
             "a custom `payload` in webhook_configs cannot be read"
         )
-    if len(items) > ALERTS_LIMIT:
-        raise BadPayload(f"more than {ALERTS_LIMIT} alerts in one body", status=413)
-    group = _read_group(payload, source, decoded.notes, len(body))
+    return read_alerts(payload, source, decoded.notes, len(body))
+
+
+def read_alerts(
+    payload: dict[str, Any], source: str, notes: tuple[str, ...], size: int, client: str = "Alertmanager"
+) -> ParsedPayload:
+    """The alerts of a decoded body that has a list of them; also of a sender that has Alertmanager inside, `client`.
+
+    `notes` are on the decoding; `size` is the body's, in bytes. Raises BadPayload where they are too many.
+    """
+    items = payload["alerts"]
+    if len(items) > LIMITS.alerts:
+        raise BadPayload(f"more than {LIMITS.alerts:,} alerts in one body; set max_alerts to that", status=413)
+    group = _read_group(payload, source, notes, size, client)
     alerts: list[Alert] = []
     skipped: list[Skipped] = []
     for position, item in enumerate(items):
@@ -111,8 +133,7 @@ def fingerprint_of(labels: Mapping[str, str]) -> str:
     return f"{digest:016x}"
 
 
-def _read_group(payload: dict[str, Any], source: str, notes: tuple[str, ...], size: int) -> _Group:
-    """`size` is the body's, in bytes."""
+def _read_group(payload: dict[str, Any], source: str, notes: tuple[str, ...], size: int, client: str) -> _Group:
     raw = payload
     copies = len(payload["alerts"])
     if size * copies > _COPIES_LIMIT:
@@ -125,6 +146,7 @@ def _read_group(payload: dict[str, Any], source: str, notes: tuple[str, ...], si
         source=source,
         raw=raw,
         status=payload.get("status"),
+        client=client,
         client_url=web_address(external_url) if isinstance(external_url, str) else "",
         notes=notes,
     )
@@ -160,6 +182,8 @@ def _read_alert(item: Any, group: _Group) -> Alert | str:
         severity = Severity.ERROR
         if severity_label:
             notes = (*notes, f"severity {quoted(severity_label)} is not known: taken as error")
+    if len(labels) > LIMITS.labels or len(annotations) > LIMITS.labels:
+        notes = (*notes, f"of {len(labels)} labels and {len(annotations)} annotations {LIMITS.labels} each are shown")
     ended = _read_time(item.get("endsAt")) if status is Status.RESOLVED else None
 
     return Alert(
@@ -168,19 +192,19 @@ def _read_alert(item: Any, group: _Group) -> Alert | str:
         status=status,
         event=CommonEvent(
             summary=_summarise(labels, annotations) or f"alert {fingerprint}",
-            source=first_shown(labels, _SOURCE_LABELS) or "alertmanager",
+            source=first_shown(labels, _SOURCE_LABELS) or group.client.lower(),
             severity=severity,
             timestamp=begun.text,
             component=first_shown(labels, _COMPONENT_LABELS),
             group=first_shown(labels, _GROUP_LABELS),
             class_=labels.get("alertname", ""),
-            custom_details=_details(labels, annotations),
+            custom_details=_details(few(labels, _FIRST_LABELS), few(annotations, _FIRST_ANNOTATIONS)),
         ),
         episode=begun.text,
         episode_at=begun.ms,
         ended_at=ended.ms if ended else 0,
         links=_read_links(item.get("generatorURL"), annotations),
-        client="Alertmanager",
+        client=group.client,
         client_url=group.client_url,
         raw={**group.raw, "alerts": [item]},
         notes=notes,

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
@@ -55,6 +55,8 @@ _HOW_TO_WRITE = (
     "write redis://host:6379/0, rediss:// for TLS, unix:///path, "
     "redis+sentinel://host1:26379,host2:26379/mymaster or redis+cluster://host1:6379,host2:6379"
 )
+#: Told instead of the part of the address that is wrong: that may be a part of the password.
+_HOW_TO_ENCODE = "in a password / is written %2F, ? %3F, # %23, @ %40"
 
 Address = tuple[str, int]
 T = TypeVar("T")
@@ -70,7 +72,7 @@ def connect(url: str, *, instance: str = "main") -> Client:
     try:
         pool = _pool(url, instance)
     except (ValueError, TypeError, RedisError) as error:
-        raise SettingsInvalid(f"ALERTROUTER_REDIS_URL: {error}; {_HOW_TO_WRITE}") from error
+        raise SettingsInvalid(f"ALERTROUTER_REDIS_URL: {error}; {_HOW_TO_WRITE}") from None
     return cast(Client, Client.from_pool(pool))
 
 
@@ -235,7 +237,7 @@ def _pool(url: str, instance: str) -> Pool:
         _check_path(url)
         return _tried(Pool(locate=None, **{**options, **parse_url(url)}))
     if plain not in ("redis", "rediss") or topology not in _DEFAULT_PORT:
-        raise ValueError(f"it begins with {scheme}://")
+        raise ValueError("it begins with something else")
     credentials, hosts, path, query = _parts(rest, _DEFAULT_PORT[topology])
     given: dict[str, Any] = {**parse_url(f"{plain}://{credentials}localhost{query}")}
     for_all = {name: value for name, value in given.items() if name.startswith(_FOR_ALL)} | {"ssl": plain == "rediss"}
@@ -246,7 +248,7 @@ def _pool(url: str, instance: str) -> Pool:
         given["db"] = database
     else:
         if path.strip("/") not in ("", "0"):
-            raise ValueError(f"a Cluster has no database {path.strip('/')}, leave it out")
+            raise ValueError(f"a Cluster has no database but 0, leave it out; {_HOW_TO_ENCODE}")
         slot = key_slot(keys_of(instance).due.encode())
         locate = _Cluster(hosts, slot, {**for_all, **login}).owner
     for name in ("host", "port", "connection_class"):
@@ -273,8 +275,9 @@ def _check_path(url: str) -> None:
     if parts.scheme in ("redis", "rediss"):
         if not parts.hostname:
             raise ValueError("it names no host")
+        _port(parts)
         if not re.fullmatch(r"/?\d*/?", parts.path):
-            raise ValueError(f"{parts.path} is no database number")
+            raise ValueError(f"what follows the host is no database number; {_HOW_TO_ENCODE}")
     elif parts.scheme == "unix" and not parts.path:
         raise ValueError("it names no path")
 
@@ -286,19 +289,27 @@ def _parts(rest: str, default_port: int) -> tuple[str, Sequence[Address], str, s
         raise ValueError("it names no host")
     hosts = []
     for text in found[2].split(","):
-        host = urlsplit(f"//{text.strip()}")  # .port raises ValueError for what is no port
+        host = urlsplit(f"//{text.strip()}")
         if not host.hostname:
             raise ValueError("a host is missing between the commas")
-        hosts.append((host.hostname, host.port or default_port))
+        hosts.append((host.hostname, _port(host) or default_port))
     return found[1] or "", hosts, found[3], found[4] or ""
+
+
+def _port(parts: SplitResult) -> int | None:
+    """The port, if one is named. Raises ValueError without showing it: it may be the beginning of a password."""
+    try:
+        return parts.port
+    except ValueError:
+        raise ValueError(f"what follows the host's colon is no port; {_HOW_TO_ENCODE}") from None
 
 
 def _master_and_database(path: str) -> tuple[str, int]:
     name, _, database = path.strip("/").partition("/")
     if not name:
         raise ValueError("the name of the master is missing after the hosts")
-    if database and not database.isdecimal():
-        raise ValueError(f"{database} is no database number")
+    if "@" in path or (database and not database.isdecimal()):
+        raise ValueError(f"what follows the name of the master is no database number; {_HOW_TO_ENCODE}")
     return unquote(name), int(database or 0)
 
 

@@ -26,11 +26,14 @@ class Keys:
     gathered: prefix of one set per open digest, the ids of its members: `gathered` + service
     cache:    prefix of what rules remember, one string each: `cache` + name
     members:  prefix of one set per incident that several alerts share: `members` + destination + key
+    claimed:  prefix of one string per dedup_key that a client chose, the id of the alert that is told under it:
+              `claimed` + routing key, by a hash of it + `:` + dedup_key
     epoch:    random text, as old as the data: another one means that what was stored is gone
     dead:     hash of dead letters, what each is about to JSON: "<kind>\n<where>\n<when>\n<id>"
     letters:  zset of the same by their numbers, which are the times (ms) they were written, made unique
     bodies:   prefix of one zset per sender, of its unreadable bodies among the dead letters: `bodies` + sender
-    noticed:  zset of senders by when somebody was last told that they cannot be understood (ms)
+    noticed:  zset of senders by when somebody was last told that they cannot be understood, or, with `oversized:` before
+              the name, that they send too much (ms)
     heard:    zset of heartbeats by when they were last heard (ms)
     watch:    hash of how heartbeats are watched: `since` when and until when (`at`) somebody did without a break, and
               "h:<name>": "<first> <last>", when each was first and last asked after (all ms)
@@ -40,6 +43,8 @@ class Keys:
     clock:    what replicas agree on about the time
     sources:  hash of senders, each with when it was last heard and since when without a long silence (ms)
     history:  capped stream of what was heard, what was sent, and how alerts ended
+    changes:  zset of change events that wait for PagerDuty, "<when>\\t<JSON>", by when each is due (ms)
+    changed:  hash of services to their latest changes as JSON
     silences: hash of what people on call keep back, id to JSON
     tests:    zset of ids of test pages, by when each is to be resolved (ms)
     """
@@ -61,6 +66,7 @@ class Keys:
     gathered: str
     cache: str
     members: str
+    claimed: str
     epoch: str
     clock: str
     sources: str
@@ -76,6 +82,8 @@ class Keys:
     history: str
     silences: str
     tests: str
+    changes: str
+    changed: str
 
 
 def keys_of(instance: str) -> Keys:
@@ -99,6 +107,7 @@ def keys_of(instance: str) -> Keys:
         gathered=tag + "gathered:",
         cache=tag + "cache:",
         members=tag + "members:",
+        claimed=tag + "claimed:",
         epoch=tag + "epoch",
         clock=tag + "clock",
         sources=tag + "sources",
@@ -114,4 +123,6 @@ def keys_of(instance: str) -> Keys:
         history=tag + "history",
         silences=tag + "silences",
         tests=tag + "tests",
+        changes=tag + "changes",
+        changed=tag + "changed",
     )

@@ -120,6 +120,10 @@ class Letters:
         )
         return bool(notice), list(lost)
 
+    async def notice(self, sender: str, now: int) -> bool:
+        """Whether somebody is to be told of this sender now: of each once in so long."""
+        return bool(await self._run("notice", [self._keys.noticed], [now, sender, NOTICE_EVERY_MS]))
+
     async def noticed_before(self, before: int) -> list[str]:
         """Senders about whom somebody was last told before then (ms), who are forgotten by asking."""
         return [sender.decode() for sender in await self._run("forget_noticed", [self._keys.noticed], [before])]

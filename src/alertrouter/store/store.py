@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from alertrouter.alarms import HEARTBEAT, REFUSED_SENDER, SELF, alarm
-from alertrouter.alert import Alert, CommonEvent, Severity, Status
+from alertrouter.alert import PAGERDUTY, Alert, CommonEvent, Enqueued, Severity, Status
 from alertrouter.errors import ForeignData, StoreUnavailable
 from alertrouter.letter import LARGEST_ALERT, Kind, Letter
 from alertrouter.record import (
@@ -34,6 +34,7 @@ from alertrouter.record import (
     State,
     Told,
 )
+from alertrouter.store.changes import Changes
 from alertrouter.store.keys import Keys, keys_of
 from alertrouter.store.letters import Letters
 from alertrouter.store.merge import Merge
@@ -93,6 +94,10 @@ _MEMBERS_AT_ONCE = 200
 
 _RANK_STEP = 10**13  # larger than any time in ms, so that rank orders before age; their sum is exact in a double
 _log = structlog.get_logger()
+#: What is open and unheard for 30 days is resolved: by then nobody is told under a dedup_key any more.
+_KEEP_CLAIM_MS = 31 * 24 * 3600 * 1000
+#: In the place of an alert's digest: it says nothing of its content.
+_SAYS_NOTHING = "-"
 _encode = msgspec.json.Encoder().encode
 _decode_alert = msgspec.json.Decoder(Alert).decode
 _decode_flapping = msgspec.json.Decoder(Flapping).decode
@@ -106,6 +111,8 @@ _SCRIPTS = {
     "backlog": "zset set zset hash",
     "beat": "zset string",
     "bury": "zset hash zset",
+    "claim_changes": "zset",
+    "claim_dedup_key": "string",
     "claim_due": "zset zset zset hash zset",
     "claim_sends": "set zset string zset zset zset hash",
     "count": "zset hash zset",
@@ -116,32 +123,40 @@ _SCRIPTS = {
     "gather": "zset",
     "heard_from": "hash",
     "heartbeats": "zset hash",
+    "join_incident": "set",
     "judged": "zset zset set stream zset",
     "keep_body": "hash zset zset zset",
     "leave_incident": "set",
     "letters": "hash zset",
     "letters_extent": "hash zset",
-    "look": "hash zset hash zset",
+    "look": "hash zset hash zset zset",
     "look_at_counts": "zset hash",
+    "may_send_change": "zset zset",
+    "notice": "zset",
     "outage": "hash",
     "put_agreement": "string",
+    "put_change": "zset",
     "put_flapping": "hash",
     "recall": "zset zset",
     "redrive": "zset zset hash zset stream",
+    "remember": "",
+    "remember_change": "hash",
+    "remembered_changes": "hash",
     "repair_members": "set zset",
     "replay": "zset stream zset",
     "resolve_unheard": "zset zset stream zset",
     "senders": "zset hash",
     "settle": "zset zset hash stream zset zset zset hash",
+    "settle_change": "zset",
     "storms": "set hash hash",
     "sweep": "zset stream zset",
     "unsent": "zset set zset",
 }
-#: The script that is refused when Redis is full. The others drain it.
-_REFUSED_WHEN_FULL = "accept"
+#: The scripts that are refused when Redis is full. The others drain it.
+_REFUSED_WHEN_FULL = frozenset({"accept", "put_change"})
 #: The scripts that Redis itself keeps from changing anything; when it is full they run all the same.
 #: https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags
-_READ_ONLY = frozenset({"letters", "letters_extent", "look", "look_at_counts", "unsent"})
+_READ_ONLY = frozenset({"letters", "letters_extent", "look", "look_at_counts", "remembered_changes", "unsent"})
 #: What was taken in while Redis was away is taken in by the same script, and not refused.
 _FILES = {"replay": "accept"}
 _CHECK_TYPES = """\
@@ -229,11 +244,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A send that waits for its turn: behind `before` others, in its routing key's queue of `length`."""
+    """A send that waits for its turn: behind `before` others, in its routing key's queue of `length`.
+
+    paused_until:  until when its routing key is left alone (ms): PagerDuty asked for that, or took nothing by it; 0 where
+                   it is not.
+    """
 
     destination: str
     before: int
     length: int
+    paused_until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,6 +412,7 @@ class AlertStore:
         self._settling = Merge(self._settle, most=MOST_PER_CALL)
         self._leases = self.keys.leases + self.owner
         self.letters = Letters(self._run, self.keys, history_length)
+        self.changes = Changes(self._run, self.keys)
         self._replicas = Replicas(wait_replicas)
         self._alarmed_of_replicas: bool | None = None
         self._epoch = ""
@@ -431,6 +452,7 @@ class AlertStore:
                         alert.episode_at,
                         alert.ended_at,
                         _encode(alert),
+                        (alert.enqueued.content or _SAYS_NOTHING) if alert.enqueued else "",
                     )
                     for alert, _ in batch
                 ),
@@ -450,9 +472,8 @@ class AlertStore:
         if word == "error":
             raise ForeignData(alert.id)
         if told is not None:
-            if told.dedup_key and told.state is not State.RESOLVED:
-                async with _as_unavailable():
-                    await self._client.sadd(self._members(told), alert.id)
+            if told.dedup_key not in ("", alert.id) and told.state is not State.RESOLVED:
+                await self._run("join_incident", [self._members(told)], [alert.id])
             await self._run(
                 "adopt",
                 [self.keys.alert + alert.id, self.keys.due],
@@ -583,19 +604,22 @@ class AlertStore:
 
     async def remember(self, values: Mapping[str, str]) -> None:
         """Remember values for rules."""
-        async with _as_unavailable():
-            await self._client.mset({self.keys.cache + name: value for name, value in values.items()})
+        await self._run("remember", [self.keys.cache + name for name in values], list(values.values()))
 
     async def reset_counts(self, keys: Iterable[str]) -> None:
         """Let thresholds start again from nothing."""
         async with _as_unavailable():
             await self._client.delete(*(self.keys.count + key for key in keys))
 
-    async def recall(self, now: int) -> None:
-        """Make everything due that was kept from being sent: the rules are others now."""
+    async def recall(self, now: int, refused: bool = True) -> None:
+        """Make everything due that was kept from being sent, by PagerDuty only if `refused`: the rules are others now."""
         keys = self.keys
-        while await self._run("recall", [keys.due, keys.parked], [now, keys.alert, MOST_PER_CALL]) == MOST_PER_CALL:
-            pass
+        cursor = b"0"
+        while True:
+            arguments: list[str | int | bytes] = [now, keys.alert, MOST_PER_CALL, int(refused), cursor]
+            cursor = await self._run("recall", [keys.due, keys.parked], arguments)
+            if cursor == b"0":
+                return
 
     async def judged(self, batch: Sequence[Judged], now: int) -> None:
         """Put down what was decided. A record with newer news is left due instead."""
@@ -706,10 +730,14 @@ class AlertStore:
         async with _as_unavailable():
             await self._client.zrem(self.keys.tests, alert_id)
 
+    async def claim_dedup_key(self, routing_key: str, dedup_key: str, alert_id: str) -> bool:
+        """Whether the alert may be told by that routing key under that dedup_key: no other alert is."""
+        name = f"{self.keys.claimed}{limited_as(routing_key)}:{dedup_key}"
+        return bool(await self._run("claim_dedup_key", [name], [alert_id, _KEEP_CLAIM_MS]))
+
     async def join_incident(self, record: Record, told: Told) -> None:
         """The alert is about to be told under a key that it shares with others."""
-        async with _as_unavailable():
-            await self._client.sadd(self._members(told), record.id)
+        await self._run("join_incident", [self._members(told)], [record.id])
 
     async def leave_incident(self, record: Record, told: Told) -> int:
         """The alert is about to be resolved under a shared key; how many others are still open under it."""
@@ -870,7 +898,7 @@ class AlertStore:
         """All that is known of one alert, or None. Changes nothing."""
         keys = self.keys
         found = await self._run(
-            "look", [keys.alert + alert_id, keys.due, keys.dead, keys.letters], [alert_id, keys.wait]
+            "look", [keys.alert + alert_id, keys.due, keys.dead, keys.letters, keys.paused], [alert_id, keys.wait]
         )
         if not found:
             return None
@@ -883,8 +911,8 @@ class AlertStore:
             resend_at=delivered_at + self._dedup.resend_after_ms if delivered_at else 0,
             due_at=int(float(due_at or 0)),
             waiting=tuple(
-                Waiting(destination.decode(), int(before), int(length))
-                for destination, before, length in zip(waiting[::3], waiting[1::3], waiting[2::3], strict=True)
+                Waiting(destination.decode(), before, length, int(float(paused_until or 0)))
+                for destination, before, length, paused_until in _by(4, waiting)
             ),
             dead_letters={
                 destination.decode(): (int(number), letter)
@@ -1116,7 +1144,7 @@ class AlertStore:
                 [first, first + _GATHERED_AT_ONCE - 1, _RANK_STEP, DIGEST_SHOWS, keys.alert, keys.gathered],
             )
             gathered += (
-                Gathered(service.decode(), rank, number, tuple(map(_decode_alert, alerts)))
+                Gathered(service.decode(), rank, number, tuple(_readable(alerts)))
                 for service, rank, number, alerts in groups
             )
             if looked_at < _GATHERED_AT_ONCE:
@@ -1140,7 +1168,7 @@ class AlertStore:
             await self._client.delete(self.keys.gathered + service)
 
     async def sweep(self, now: int) -> None:
-        """Forget what was never sent and has not been heard of for two days. That it was so stays on record."""
+        """Forget what was never sent and has not been heard of for two days; what was refused or told before, for thirty."""
         keys = self.keys
         arguments: list[str | int] = [
             now,
@@ -1232,7 +1260,7 @@ class _Script:
 
 @cache
 def _script(name: str, kinds: str, flags: bool) -> _Script:
-    flag = "" if name == _REFUSED_WHEN_FULL else "no-writes" if name in _READ_ONLY else "allow-oom"
+    flag = "" if name in _REFUSED_WHEN_FULL else "no-writes" if name in _READ_ONLY else "allow-oom"
     flag_line = f"#!lua flags={flag}\n" if flags else ""
     check = _CHECK_TYPES % ", ".join(f"'{kind}'" for kind in kinds.split())
     source = (
@@ -1240,7 +1268,7 @@ def _script(name: str, kinds: str, flags: bool) -> _Script:
         + check
         + (resources.files("alertrouter.store") / "scripts" / f"{_FILES.get(name, name)}.lua").read_text()
     )
-    return _Script(source, sha1(source.encode()).hexdigest())  # noqa: S324 - how Redis names scripts
+    return _Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())  # how Redis names scripts
 
 
 @asynccontextmanager
@@ -1255,7 +1283,7 @@ def _pairs(times: Mapping[str, int]) -> Iterable[str | int]:
     return (word for pair in times.items() for word in pair)
 
 
-def _by(width: int, flat: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+def _by(width: int, flat: Sequence[Any]) -> Iterable[Sequence[Any]]:
     return (flat[at : at + width] for at in range(0, len(flat), width))
 
 
@@ -1273,6 +1301,13 @@ _NEWS = {word.encode(): word for word in News}
 _OUTCOME = {word.encode(): word for word in Outcome}
 
 
+def _readable(alerts: Iterable[bytes]) -> Iterator[Alert]:
+    """Those of stored alerts that this program can read; whoever claims one of the others says so."""
+    for alert in alerts:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            yield _decode_alert(alert)
+
+
 def _stand_in(fields: Mapping[bytes, bytes]) -> Alert:
     """What is told of an alert that no worker survives: that it is there."""
     source, _, fingerprint = fields[b"id"].decode().partition(":")
@@ -1285,6 +1320,7 @@ def _stand_in(fields: Mapping[bytes, bytes]) -> Alert:
             source=source,
             severity=_SEVERITY[fields[b"severity"]],
         ),
+        enqueued=Enqueued(fingerprint) if source.partition("/")[0] == PAGERDUTY else None,
     )
 
 
@@ -1296,14 +1332,18 @@ def _record_from(fields: Mapping[bytes, bytes]) -> Record:
             destination, _, field = name[2:].decode().rpartition(":")
             told.setdefault(destination, {})[field] = value.decode()
     poisoned = fields.get(b"poisoned") == b"1"
+    status = _STATUS[fields[b"status"]]
+    alert = _stand_in(fields) if poisoned else _decode_alert(fields[b"alert"])
+    if alert.enqueued and alert.status is not status:
+        alert = msgspec.structs.replace(alert, status=status)  # what was heard last said nothing of its content
     return Record(
         id=fields[b"id"].decode(),
         version=int(fields[b"version"]),
-        status=_STATUS[fields[b"status"]],
+        status=status,
         severity=_SEVERITY[fields[b"severity"]],
         # words that a later version of this program may have written do not make the record unreadable
         news=_NEWS.get(fields[b"news"], News.AGAIN),
-        alert=_stand_in(fields) if poisoned else _decode_alert(fields[b"alert"]),
+        alert=alert,
         fired_version=int(fields.get(b"fired_version", 0)),
         resolved_version=int(fields.get(b"resolved_version", 0)),
         hold_until=int(fields[b"hold_until"]),

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from alertrouter.errors import StoreUnavailable
 from alertrouter.history.entries import KINDS, Entry, Filter, Heard, encode, entries_of
-from alertrouter.web.auth import Tokens, unauthorized
+from alertrouter.web.auth import Access, access
 
 _MOST_ENTRIES = 1000
 _ENTRIES = 100
@@ -45,18 +45,15 @@ class Api:
         closest: Callable[[str], Awaitable[Sequence[str]]],
         history: HistoryEntries,
         shadow: Callable[[], Mapping[str, object] | None],
-        tokens: Tokens,
     ) -> None:
         self._explain = explain
         self._closest = closest
         self._history = history
         self._shadow = shadow
-        self._tokens = tokens
 
+    @access(Access.READ)
     async def alert(self, request: web.Request) -> web.Response:
         """One alert by its dedup_key: what was heard, what was told, what the rules say, and why."""
-        if not self._tokens.admit(request.headers):
-            return unauthorized()
         try:
             asked = request.match_info["dedup_key"]
             explained = await self._explain(asked)
@@ -85,6 +82,7 @@ class Api:
             last = f"({entries[-1][0]}"
         return found, False
 
+    @access(Access.READ)
     async def history(self, request: web.Request) -> web.Response:
         """How alerts ended, newest first, a page at a time; with `kind` also what was heard and what was sent.
 
@@ -94,8 +92,6 @@ class Api:
         order:         newest (as a rule) or oldest first.
         limit:         up to 1000.  cursor: of the page before, from its header X-Alertrouter-Cursor.
         """
-        if not self._tokens.admit(request.headers):
-            return unauthorized()
         try:
             question = _question(request.query)
         except ValueError as wrong:
@@ -123,10 +119,9 @@ class Api:
             first, last = (first, f"({place}") if question.newest_first else (f"({place}", last)
         return found, place
 
+    @access(Access.READ)
     async def shadow(self, request: web.Request) -> web.Response:
         """What the shadow rules would have done otherwise."""
-        if not self._tokens.admit(request.headers):
-            return unauthorized()
         summary = self._shadow()
         if summary is None:
             return web.json_response({"error": "no shadow rules; set ALERTROUTER_SHADOW_RULES"}, status=404)

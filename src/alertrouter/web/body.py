@@ -20,13 +20,18 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity") and encoding not in _WINDOW_BITS:
         raise BadPayload("unknown Content-Encoding; send gzip, deflate or none", status=415)
+    body = await read_raw(request, limit)
+    return decompress(body, encoding, limit) if encoding in _WINDOW_BITS else body
+
+
+async def read_raw(request: web.Request, limit: int) -> bytes:
+    """The body as it came over the wire, which is what its sender signed. Raises BadPayload, 413, over `limit` bytes."""
     if request.content_length is not None and request.content_length > limit:
         raise too_large(limit)
     try:
-        body = await request.read()
+        return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise too_large(limit) from None
-    return decompress(body, encoding, limit) if encoding in _WINDOW_BITS else body
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:

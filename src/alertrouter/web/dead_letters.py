@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, Protocol
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
@@ -12,11 +13,13 @@ from aiohttp import web
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.letter import Filter, Found, filter_of, name_of, number_of
 from alertrouter.web.api import CURSOR
-from alertrouter.web.auth import Tokens, unauthorized
+from alertrouter.web.auth import Access, access
 from alertrouter.web.body import read_body
 
 _LETTERS = 100
 _MOST_LETTERS = 1000
+#: The file of letters that were too many for Redis, %-encoded.
+SPILLED = "X-Alertrouter-Spilled"
 #: In one POST: each is one look at Redis and then they are one script.
 MOST_AT_ONCE = 100
 _MOST_BYTES = 65_536
@@ -40,18 +43,24 @@ class _Desk(Protocol):
 
 
 class DeadLettersApi:
-    """The endpoints. Everything is answered in JSON, also what went wrong: {"error": ...}."""
+    """The endpoints. Everything is answered in JSON, also what went wrong: {"error": ...}.
 
-    def __init__(self, desk: _Desk, tokens: Tokens) -> None:
+    spilled:  the newest file of letters that were too many for Redis; "" for none.
+    """
+
+    def __init__(self, desk: _Desk, spilled: Callable[[], str]) -> None:
         self._desk = desk
-        self._tokens = tokens
+        self._spilled = spilled
 
+    @access(Access.READ)
     async def list(self, request: web.Request) -> web.Response:
         """Dead letters, the newest first, a page at a time.
 
         service, destination, source, alert, reason, standing:  which; see `letter.Filter`.
         since:   ms since the epoch.
         limit:   up to 1000.  cursor: of the page before, from its header X-Alertrouter-Cursor.
+
+        The header X-Alertrouter-Spilled names the file of letters that were too many, where there is one.
         """
         return await self._answer(request, self._list)
 
@@ -59,8 +68,11 @@ class DeadLettersApi:
         wanted, limit, before = _question(request.query)
         found, cursor = await self._desk.find(wanted, limit, before)
         headers = {CURSOR: name_of(cursor)} if cursor else {}
+        if file := self._spilled():
+            headers[SPILLED] = quote(file)
         return web.json_response([each.as_json(whole=False) for each in found], headers=headers)
 
+    @access(Access.READ)
     async def show(self, request: web.Request) -> web.Response:
         """One dead letter by its name, with what was refused."""
         return await self._answer(request, self._show)
@@ -71,6 +83,7 @@ class DeadLettersApi:
             return web.json_response({"error": "no such dead letter"}, status=404)
         return web.json_response(found.as_json(whole=True))
 
+    @access(Access.OPERATE)
     async def post(self, request: web.Request) -> web.Response:
         """Redrive or drop letters: {"action": "redrive", "letters": ["mjq1z8k0"], "force": false}.
 
@@ -79,8 +92,6 @@ class DeadLettersApi:
         return await self._answer(request, self._post)
 
     async def _post(self, request: web.Request) -> web.Response:
-        if request.content_type != "application/json":  # which no web page can send without asking first
-            return web.json_response({"error": "send it as Content-Type: application/json"}, status=415)
         try:
             asked = msgspec.json.decode(await read_body(request, _MOST_BYTES), type=_Asked)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
@@ -97,8 +108,6 @@ class DeadLettersApi:
     async def _answer(
         self, request: web.Request, answer: Callable[[web.Request], Awaitable[web.Response]]
     ) -> web.Response:
-        if not self._tokens.admit(request.headers):
-            return unauthorized()
         try:
             return await answer(request)
         except ValueError as wrong:

@@ -9,7 +9,7 @@ from prometheus_client.exposition import choose_encoder
 
 from alertrouter import telemetry
 from alertrouter.errors import RulesInvalid, StoreUnavailable
-from alertrouter.web.auth import Tokens, unauthorized
+from alertrouter.web.auth import Access, access
 
 #: Every step is bounded by time-outs of a few seconds. Less would restart a machine that only swaps.
 _STUCK_S = 60.0
@@ -33,15 +33,14 @@ class Operations:
         stuck_for: Callable[[], float],
         backlog: Callable[[], Awaitable[dict[str, int]]],
         reload: Callable[[], Awaitable[Mapping[str, object]]],
-        tokens: Tokens,
     ) -> None:
         self._missing = missing
         self._warnings = warnings
         self._stuck_for = stuck_for
         self._backlog = backlog
         self._reload = reload
-        self._tokens = tokens
 
+    @access(Access.ANYONE)
     async def healthy(self, _: web.Request) -> web.Response:
         """200 while the process answers and its worker works. 503 means that only a restart helps."""
         stuck = self._stuck_for()
@@ -49,6 +48,7 @@ class Operations:
             return web.json_response({"status": "stuck", "worker_in_one_step_for_seconds": round(stuck)}, status=503)
         return web.json_response({"status": "healthy"})
 
+    @access(Access.ANYONE)
     async def ready(self, _: web.Request) -> web.Response:
         """200 when alerts can be accepted, else 503 with what is missing."""
         missing = list(await self._missing())
@@ -57,6 +57,7 @@ class Operations:
             status=503 if missing else 200,
         )
 
+    @access(Access.ANYONE)
     async def metrics(self, request: web.Request) -> web.Response:
         """Prometheus metrics."""
         try:
@@ -68,13 +69,12 @@ class Operations:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(telemetry.REGISTRY), headers={"Content-Type": content_type})
 
-    async def reload(self, request: web.Request) -> web.Response:
+    @access(Access.OPERATE)
+    async def reload(self, _: web.Request) -> web.Response:
         """Load the rules anew. 422 with every problem if they are faulty; the old ones then stay in force.
 
         200 with `quarantined` if only service files are: those alone keep their last good version.
         """
-        if not self._tokens.admit(request.headers):
-            return unauthorized()
         try:
             loaded = await self._reload()
         except RulesInvalid as error:

@@ -21,8 +21,10 @@ from alertrouter import telemetry
 from alertrouter.alert import Alert
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.sources import PARSERS, ParsedPayload
-from alertrouter.web.auth import Tokens, unauthorized
-from alertrouter.web.body import read_body
+from alertrouter.sources.payload import read_headers
+from alertrouter.web.auth import Access, Credentials, access, has_token_in_query, token_shown, unauthorized
+from alertrouter.web.body import read_body, read_raw
+from alertrouter.web.signatures import is_signed, signer
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 #: More reasons would only repeat themselves in the sender's log.
@@ -31,10 +33,15 @@ _MOST_SKIPPED_SHOWN = 20
 # finding a metric by its labels costs as much as all the rest of counting; the labels come from closed sets
 _received = cache(telemetry.ALERTS_RECEIVED.labels)
 _answers = cache(telemetry.WEBHOOKS.labels)
+_credentials = cache(telemetry.WEBHOOK_CREDENTIALS.labels)
 
 Accept = Callable[[Sequence[Alert]], Awaitable[Sequence[StrEnum]]]
-#: Sender, body, its Content-Type, the status it is answered with, why.
-Keep = Callable[[str, bytes, str, int, str], Awaitable[None]]
+#: Sender, body, its Content-Type, the status it is answered with, why, and the headers that its parser reads as well.
+Keep = Callable[[str, bytes, str, int, str, Mapping[str, str]], Awaitable[None]]
+#: Sender, why.
+OnOversized = Callable[[str, str], Awaitable[None]]
+#: Sender, headers, body. Raises NotAdmitted for what is not genuine.
+Gate = Callable[[str, Mapping[str, str], bytes], Awaitable[None]]
 
 
 class OnRefused(Protocol):
@@ -47,42 +54,61 @@ def _nobody(sender: str, words: str = "", *, known: bool = False) -> None:
     """Nobody wants to know."""
 
 
+async def _nobody_waits(sender: str, words: str) -> None:
+    """Nobody wants to know."""
+
+
+async def _let_in(source: str, headers: Mapping[str, str], body: bytes) -> None:
+    """A token is enough."""
+
+
 class Webhooks:
     """The webhook endpoint.
 
-    accept:  stores alerts and returns what each was.
-    keep:    keeps a body that was not understood, whole or in part.
-    Both raise StoreUnavailable: then the sender is to try again.
-    `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx.
+    accept:    stores alerts and returns what each was.
+    keep:      keeps a body that was not understood, whole or in part.
+    everybody: what a source must show that has no credentials of its own.
+    own:       the credentials of those that have, by `sender` or `sender/name`.
+    now:       ms since the epoch.
+    gates:     by sender, what holds its bodies to more than a token before they are read.
+    `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx; `on_oversized`, and only
+    it, of those over a limit. It, accept and keep raise StoreUnavailable: then the sender is to try again.
     """
 
     def __init__(
         self,
         accept: Accept,
         keep: Keep,
-        tokens: Tokens,
         max_body_bytes: int,
         *,
+        everybody: Credentials,
+        own: Callable[[], Mapping[str, Credentials]],
+        now: Callable[[], int],
+        gates: Mapping[str, Gate] = MappingProxyType({}),
         on_taken: Callable[[str], None] = _nobody,
         on_refused: OnRefused = _nobody,
+        on_oversized: OnOversized = _nobody_waits,
     ) -> None:
         self._accept = accept
         self._keep = keep
         self._on_taken = on_taken
         self._on_refused = on_refused
-        self._tokens = tokens
+        self._on_oversized = on_oversized
+        self._everybody = everybody
+        self._own = own
+        self._now = now
+        self._gates = gates
         self._max_body_bytes = max_body_bytes
         self._log = structlog.get_logger()
 
+    @access(Access.SENDER)
     async def post(self, request: web.Request) -> web.Response:
         """Answer one webhook."""
         sender = request.match_info["sender"]
         name = request.match_info.get("name", "")
-        if not self._tokens.admit(request.headers):
-            if sender in PARSERS and (not name or _NAME.fullmatch(name)):
-                source = f"{sender}/{name}" if name else sender
-                self._on_refused(source, "401: missing or wrong token", known=not name)
-            return self._answered(sender, unauthorized())
+        refusal = await self._refusal_of(request, sender, name)
+        if refusal is not None:
+            return self._answered(sender, refusal)
         parse = PARSERS.get(sender)
         if parse is None:
             return _refusal(404, f"unknown sender; one of: {', '.join(sorted(PARSERS))}")
@@ -94,19 +120,21 @@ class Webhooks:
         try:
             try:
                 body = await read_body(request, self._max_body_bytes)
+                await self._gates.get(sender, _let_in)(source, request.headers, body)
                 payload = parse(body, request.headers, source)
             except BadPayload as error:
-                self._log.warning("payload not understood", source=source, status=error.status, reason=error.reason)
-                self._on_refused(source, f"{error.status}: {error.reason}", known=True)
+                await self._tell_of(source, error)
                 if error.status == 400:
                     # what cannot be decompressed is kept as it came
-                    await self._keep(source, body or await request.read(), content_type, 400, error.reason)
+                    whole = body or await request.read()
+                    await self._keep(source, whole, content_type, 400, error.reason, read_headers(request.headers))
                 return self._answered(sender, _refusal(error.status, error.reason))
             self._report(source, sender, payload)
             outcomes = await self._accept(payload.alerts) if payload.alerts or not payload.skipped else ()
             if payload.skipped:
                 what = f"{len(payload.skipped)} of its alerts cannot be used: {payload.skipped[0].reason}"
-                await self._keep(source, body, content_type, 202 if payload.alerts else 400, what)
+                status = 202 if payload.alerts else 400
+                await self._keep(source, body, content_type, status, what, read_headers(request.headers))
                 if not payload.alerts:
                     self._on_refused(source, "400: no usable alert in the payload", known=True)
                     return self._answered(sender, _refusal(400, "no usable alert in the payload", _skipped(payload)))
@@ -122,6 +150,48 @@ class Webhooks:
             _received(sender, word).inc(count)
         answer = {"status": "accepted", "alerts": len(outcomes), "outcomes": counts, **_skipped(payload)}
         return self._answered(sender, _answer(202, answer))
+
+    async def _refusal_of(self, request: web.Request, sender: str, name: str) -> web.Response | None:
+        """What somebody is answered who may not send as this source; None for who may. Counts by what was shown.
+
+        Who shows nothing is told so before the body is read; only a signature needs the body.
+        """
+        source = f"{sender}/{name}" if name else sender
+        own = self._own().get(source)
+        try:
+            shown = await self._shown(request, own or self._everybody)
+        except BadPayload as error:
+            return _refusal(error.status, error.reason)
+        if shown is None:
+            if sender in PARSERS and (not name or _NAME.fullmatch(name)):
+                self._on_refused(source, "401: missing or wrong token", known=own is not None or not name)
+            return unauthorized()
+        of = source if own else sender if sender in PARSERS else "other"
+        for credential in shown:
+            _credentials(of, credential).inc()
+        return None
+
+    async def _shown(self, request: web.Request, asked: Credentials) -> Sequence[str] | None:
+        """The names of what a caller shows, where it is all that is asked for; else None. Raises BadPayload, 413."""
+        names: list[str | None] = []
+        if has_token_in_query(request):
+            return None
+        if asked.tokens is not None:
+            names.append(token_shown(request.headers, asked.tokens, asked.header))
+        if asked.signing is not None and None not in names:
+            if not is_signed(asked.signing, request.headers):
+                return None
+            body = await read_raw(request, self._max_body_bytes)
+            names.append(signer(asked.signing, request.headers, body, self._now()))
+        found = [name for name in names if name is not None]
+        return found if len(found) == len(names) else None
+
+    async def _tell_of(self, source: str, error: BadPayload) -> None:
+        self._log.warning("payload not understood", source=source, status=error.status, reason=error.reason)
+        if error.status == 413:
+            await self._on_oversized(source, error.reason)
+        else:
+            self._on_refused(source, f"{error.status}: {error.reason}", known=True)
 
     def _report(self, source: str, sender: str, payload: ParsedPayload) -> None:
         """Count and log what will not become an alert: nothing is left out in silence."""

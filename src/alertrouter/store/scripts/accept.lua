@@ -2,8 +2,9 @@
 -- KEYS  1 due  2 history  3 parked  4.. one alert record per alert, in the order of ARGV
 -- ARGV  1 now  2 window  3 resend_after  4 hold (all ms)  5 dedup mode: rolling | fixed  6 history length, 0 for none
 --       7 prefix of wait queues  8 replayed (0|1): heard at `now`, long ago perhaps, and told of only now
---       then per alert 7: id, status, severity, episode, episode_at, ended_at, alert (JSON)
--- Returns one word per alert: the kind of news (new, episode, severity, status, refresh, again),
+--       then per alert 8: id, status, severity, episode, episode_at, ended_at, alert (JSON), digest of its content
+--       ('' where another content is no news, '-' where it says nothing: what is there of it stays)
+-- Returns one word per alert: the kind of news (new, episode, severity, content, status, refresh, again),
 --       or duplicate, or stale, or older (replayed, and newer has been heard since), or error (the key holds something that is not ours).
 -- Numbers come and go as text: Lua prints them with 14 digits only, enough for milliseconds and no more.
 local now, window, resend_after, hold = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -29,10 +30,11 @@ local function is_later(r, episode, episode_at)
 end
 
 -- firing on top of a firing or acknowledged record
-local function heard_again(r, severity, episode, episode_at)
+local function heard_again(r, severity, episode, episode_at, content)
   if r.fired_version == 0 then return 'new' end -- acknowledged, and never heard firing before
   if is_later(r, episode, episode_at) then return 'episode' end
   if severity ~= r.severity then return 'severity' end
+  if content ~= '' and content ~= r.content then return 'content' end
   if r.outcome == 'pending' then return 'duplicate' end
   if r.outcome ~= 'delivered' then return 'again' end
   if r.status == 'acknowledged' then return 'duplicate' end
@@ -40,14 +42,14 @@ local function heard_again(r, severity, episode, episode_at)
   return 'duplicate'
 end
 
-local function judge(r, status, severity, episode, episode_at, ended_at)
+local function judge(r, status, severity, episode, episode_at, ended_at, content)
   if not r then
     if status == 'firing' then return 'new' end
     return 'status'
   end
   if status == 'firing' then
     if r.status == 'resolved' then return 'new' end
-    return heard_again(r, severity, episode, episode_at)
+    return heard_again(r, severity, episode, episode_at, content)
   end
   if status == 'acknowledged' then
     if r.status == 'acknowledged' then return 'duplicate' end
@@ -64,9 +66,10 @@ end
 
 local results = {}
 for i = 1, #KEYS - 3 do
-  local key, at = KEYS[i + 3], 8 + (i - 1) * 7
+  local key, at = KEYS[i + 3], 8 + (i - 1) * 8
   local id, status, severity, episode = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local episode_at, ended_at, alert = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), ARGV[at + 7]
+  local content = ARGV[at + 8]
   local f = redis.pcall('HMGET', key, 'version', 'status', 'severity', 'episode', 'episode_at', 'window_ends',
     'outcome', 'delivered_at', 'waits', 'fired_version', 'last_heard', 'repeated_at', 'hold_until', 'news')
   local kind
@@ -76,12 +79,13 @@ for i = 1, #KEYS - 3 do
     local r = nil
     if f[1] then
       r = {status = f[2], severity = f[3], episode = f[4], episode_at = tonumber(f[5]), window_ends = tonumber(f[6]),
-        outcome = f[7], delivered_at = tonumber(f[8] or '0'), fired_version = tonumber(f[10] or '0')}
+        outcome = f[7], delivered_at = tonumber(f[8] or '0'), fired_version = tonumber(f[10] or '0'),
+        content = content ~= '' and redis.call('HGET', key, 'content') or nil}
     end
     if replayed and r and math.max(tonumber(f[11]), tonumber(f[12] or '0')) > now then
       kind = 'older'
     else
-      kind = judge(r, status, severity, episode, episode_at, ended_at)
+      kind = judge(r, status, severity, episode, episode_at, ended_at, content)
     end
     if kind == 'duplicate' then
       if id ~= 'alertrouter:canary' then repeated[#repeated + 1] = status .. ' ' .. id end
@@ -115,8 +119,10 @@ for i = 1, #KEYS - 3 do
         episode, episode_at = r.episode, r.episode_at
       end
       if kind == 'again' and r.status == 'acknowledged' then status = 'acknowledged' end -- somebody has it in hand
+      local says_nothing = content == '-' and r
+      if says_nothing then severity = r.severity end
       local fields = {'format', '1', 'id', id, 'status', status, 'severity', severity, 'news', kind,
-        'episode', episode, 'episode_at', string.format('%.0f', episode_at), 'alert', alert, 'outcome', 'pending',
+        'episode', episode, 'episode_at', string.format('%.0f', episode_at), 'outcome', 'pending',
         'last_heard', ARGV[1], 'window_ends', string.format('%.0f', now + window), 'hold_until', hold_until,
         'waits', ''}
       local function set(name, value)
@@ -126,6 +132,8 @@ for i = 1, #KEYS - 3 do
         set('suspended_until', '0')
         set('fired_version', version)
       end
+      if not says_nothing then set('alert', alert) end
+      if content ~= '' and content ~= '-' then set('content', content) end
       -- an acknowledgement of what is not firing is passed on, and opens nothing
       if status == 'acknowledged' and not (r and r.status == 'firing') and kind == 'status' then
         set('fired_version', '0')

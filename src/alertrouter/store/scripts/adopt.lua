@@ -12,8 +12,10 @@ if not f[1] then return 0 end
 
 local function told_of(destination)
   local t = redis.call('HMGET', key, 't:' .. destination .. ':state', 't:' .. destination .. ':maybe_open',
-    't:' .. destination .. ':key', 't:' .. destination .. ':at', 't:' .. destination .. ':version')
+    't:' .. destination .. ':key', 't:' .. destination .. ':at', 't:' .. destination .. ':version',
+    't:' .. destination .. ':dedup_key')
   t.state, t.key, t.at, t.version = t[1] or '', t[3] or '', tonumber(t[4] or '0'), t[5] or '0'
+  t.dedup_key = t[6] or ''
   t.heard_version = math.max(tonumber(t.version), tonumber(t[2] or '0'))
   t.is_open = t.state == 'triggered' or t.state == 'acknowledged' or (t[2] or '0') ~= '0'
   return t
@@ -21,7 +23,7 @@ end
 
 local destination = ARGV[3]
 local told = told_of(destination)
-if told.is_open and told.key ~= ARGV[4] then
+if told.is_open and (told.key ~= ARGV[4] or told.dedup_key ~= ARGV[6]) then
   destination = destination .. '#' .. ARGV[5]
   told = told_of(destination)
   if state == 'resolved' and not told.is_open then

@@ -1,8 +1,9 @@
 -- look: all that is known of one alert at one instant. It changes nothing: Redis refuses a write here.
--- KEYS  1 its record  2 due  3 dead letters  4 order of dead letters
+-- KEYS  1 its record  2 due  3 dead letters  4 order of dead letters  5 paused
 -- ARGV  1 id  2 prefix of wait queues
 -- Returns {} where there is no such alert, else {the record as HGETALL has it, when it is due (ms, '' for never),
---       per waiting send 3: destination, sends before it in its queue, sends in that queue,
+--       per waiting send 4: destination, sends before it in its queue, sends in that queue, until when that queue's
+--       routing key is left alone (ms, '' where it is not),
 --       per dead letter of its present state 3: destination, letter, its number}.
 local id = ARGV[1]
 local record = redis.call('HGETALL', KEYS[1])
@@ -18,6 +19,7 @@ for i = 1, #record, 2 do
         waiting[#waiting + 1] = string.match(place, '^[^\t]*')
         waiting[#waiting + 1] = before
         waiting[#waiting + 1] = redis.call('ZCARD', ARGV[2] .. queue)
+        waiting[#waiting + 1] = redis.call('ZSCORE', KEYS[5], queue) or ''
       end
     end
   elseif dead and value ~= '0' then

@@ -33,6 +33,7 @@ for at = 7, #ARGV - 1, 21 do
   end
   if paused_until ~= '0' and f[8] then
     redis.call('ZADD', KEYS[7], 'GT', paused_until, f[8])
+    redis.call('HDEL', KEYS[8], f[8]) -- it answers, and a call begun before does not end its pause
   elseif result == 'again' and f[8] then
     -- whatever is sent fails, and not this alert: it keeps its place among the others, who wait with it
     if redis.call('HINCRBY', KEYS[8], f[8], 1) >= tonumber(ARGV[7]) then wake_at, not_before = ARGV[1], '0' end

@@ -1,0 +1,128 @@
+"""Text that anybody may have written moves no cursor, forges no line, and is no link, command or header."""
+
+from __future__ import annotations
+
+import json
+import re
+from email import message_from_bytes
+from email.policy import default
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from alertrouter.destinations.second_channel import Mail, Message, letter_of
+from alertrouter.rules.finding import Finding, Gravity
+from alertrouter.rules.finding_formats import as_github, as_json, as_sarif
+from alertrouter.shown import (
+    escaped,
+    escaped_json,
+    escaped_lines,
+    in_code,
+    in_markdown,
+    without_credentials,
+    without_keys,
+)
+from tests.alerts import NIGHT
+
+#: Everything Python can hold, and what has fooled terminals, code hosts and mail servers.
+texts = st.text(st.characters(exclude_categories=()), max_size=60) | st.sampled_from(
+    [
+        "\x1b]0;title\x07\x1b[2J\x1b[31m",
+        "\x9b2J\x90q\x9c",
+        "\u202egnp.exe\u2066",
+        "line\r\n::error file=rules/router.yaml::forged",
+        "##[error]forged",
+        "[red]markup[/red]",
+        "\ud800\udfff\x00",
+        "x\r\nBcc: everyone@example.org\r\n\r\nbody",
+        "![pixel](https://example.org/x.png) [log in](https://example.org) <img src=x onerror=alert(1)>",
+        "@org/everyone closes #1 https://example.org www.example.org",
+        "`code` ``` <!-- | \\| &lt; &#64;everyone",
+        '=HYPERLINK("https://example.org")',
+        "{{7*7}} ${7*7} %(name)s {name} %n",
+        "a" * 10_000,
+    ]
+)
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+@given(texts)
+def test_an_escaped_line_is_one_printable_line(text: str) -> None:
+    line = escaped(text)
+    assert line.isprintable()
+    line.encode()
+    assert escaped(text, "ascii").isascii()
+    assert escaped(line) == line
+    assert escaped_lines(text).split("\n") == [escaped(each) for each in text.split("\n")]
+
+
+@given(texts | st.dictionaries(texts, texts), st.booleans())
+def test_escaped_json_means_the_same_and_hides_nothing(value: object, pretty: bool) -> None:
+    text = escaped_json(json.dumps(value, ensure_ascii=False, indent=2 if pretty else None))
+    assert json.loads(text) == json.loads(json.dumps(value))
+    assert not UNSEEN.search(text.replace("\n", ""))
+
+
+@given(texts)
+def test_markdown_shows_text_as_it_is(text: str) -> None:
+    line = in_markdown(text)
+    assert line.isprintable() or line == ""
+    bare = re.sub(r"\\.", "", line).replace("&#8203;", "\u200b")
+    assert not re.search(r"[\\`*\[\]!|~$<]", bare), "all that has a meaning inside a line stands behind a backslash"
+    assert not re.search(r"@\w|#\d|://|www\.", bare, re.IGNORECASE), "nobody is mentioned, nothing is referred to"
+    assert not re.search(r"&(?!amp;|lt;)", bare), "no entity but ours"
+
+
+@given(texts.filter(str.strip))
+def test_code_in_markdown_ends_where_it_should(text: str) -> None:
+    line = in_code(text)
+    fence = "`" * (len(line) - len(line.lstrip("`")))
+    assert line.startswith(fence) and line.endswith(fence) and line.isprintable()
+    assert fence not in line[len(fence) : -len(fence)]
+
+
+@given(texts, texts)
+@example("rules/a%0A::error::b,c:d.yaml", "50 %\r\n::stop-commands::x")
+def test_an_annotation_is_one_workflow_command(file: str, message: str) -> None:
+    finding = Finding(file, 1, 2, "syntax", Gravity.ERROR, message)
+    (line,) = as_github([finding]).split("\n")
+    assert line.isprintable()
+    command, properties, said = re.fullmatch(r"::(\w+) ([^:]*)::(.*)", line).groups()  # type: ignore[union-attr]
+    assert command == "error"
+    assert len(properties.split(",")) == 4, "a name adds no property"
+    assert "%" not in re.sub(r"%(25|0A|0D|3A|2C)", "", properties + said)
+    for text in (as_json([finding], None), as_sarif([finding], {}, "1")):
+        json.loads(escaped_json(text))
+        assert not UNSEEN.search(escaped_json(text).replace("\n", ""))
+
+
+@given(texts, texts)
+def test_a_mail_has_our_headers_only(subject: str, text: str) -> None:
+    mail = Mail("localhost", 25, "", "alertrouter@example.org", ("oncall@example.org",))
+    letter = message_from_bytes(letter_of(mail, Message(subject, text, {}), NIGHT).as_bytes(), policy=default)
+    assert set(letter) == {
+        *("Subject", "From", "To", "Date", "Message-ID", "Auto-Submitted"),
+        *("Content-Type", "Content-Transfer-Encoding", "MIME-Version"),
+    }
+    assert letter["To"] == "oncall@example.org"
+    assert str(letter["Subject"]).isprintable()
+    assert not UNSEEN.search(letter.get_content().replace("\n", ""))
+
+
+@given(texts)
+def test_hiding_credentials_is_harmless_and_done_once(text: str) -> None:
+    hidden = without_credentials(text)
+    assert without_credentials(hidden) == hidden
+    if "://" not in text and not re.search("bearer|basic", text, re.IGNORECASE):
+        assert hidden == text
+
+
+@given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=32, max_size=32), texts)
+def test_what_has_the_form_of_a_routing_key_is_hidden(key: str, around: str) -> None:
+    assert key not in without_keys(f"{around} '{key}' {around}")
+
+
+@pytest.mark.parametrize("text", ["payments-critical_eu", "prod/eu-1", "CPU at 97.5 % (since 3:15)", "naïve ≥ 5"])
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert escaped(text) == in_markdown(text) == without_credentials(text) == text
