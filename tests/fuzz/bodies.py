@@ -147,12 +147,9 @@ def _with_odd_headers(chance: random.Random, headers: Mapping[str, str]) -> dict
 # --- what is promised ------------------------------------------------------------------------------------------------
 
 _Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
-_Address = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=r"^https?://[0-9A-Za-z_\[][^/?#\s]*([/?#]([0-9A-Za-z._~:/?#@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?$"
-    ),
-]
+_AFTER_SCHEME = r"://[0-9A-Za-z_\[][^/?#\s]*([/?#]([0-9A-Za-z._~:/?#@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?$"
+_Address = Annotated[str, msgspec.Meta(pattern="^https?" + _AFTER_SCHEME)]
+_SecureAddress = Annotated[str, msgspec.Meta(pattern="^https" + _AFTER_SCHEME)]
 _Time = Annotated[
     str,
     msgspec.Meta(
@@ -177,6 +174,12 @@ class _Link(msgspec.Struct, forbid_unknown_fields=True):
     text: _Text | msgspec.UnsetType = msgspec.UNSET
 
 
+class _Image(msgspec.Struct, forbid_unknown_fields=True):
+    src: _SecureAddress
+    href: _Address | msgspec.UnsetType = msgspec.UNSET
+    alt: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class _Event(msgspec.Struct, forbid_unknown_fields=True):
     """A trigger as tests/schema/pd-events-v2.schema.json wants it."""
 
@@ -187,6 +190,7 @@ class _Event(msgspec.Struct, forbid_unknown_fields=True):
     client: Annotated[str, msgspec.Meta(min_length=1)] | msgspec.UnsetType = msgspec.UNSET
     client_url: _Address | msgspec.UnsetType = msgspec.UNSET
     links: Annotated[list[_Link], msgspec.Meta(min_length=1)] | msgspec.UnsetType = msgspec.UNSET
+    images: Annotated[list[_Image], msgspec.Meta(min_length=1)] | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode = msgspec.json.Encoder().encode
