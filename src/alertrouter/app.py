@@ -48,6 +48,7 @@ from alertrouter.rules.revision import git_revision
 from alertrouter.rules.silences import Silence
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
+from alertrouter.sources import Parser, find_parser
 from alertrouter.store.clock import RedisClock
 from alertrouter.store.connect import connect
 from alertrouter.store.embedded import EmbeddedRedis, own_directory
@@ -137,7 +138,7 @@ class Service:
             replicated=settings.redis_url is not None,
             refuses=self.bounds.refuses,
         )
-        self.dead_letters = DeadLetters(store, clock, self.worker.wake)
+        self.dead_letters = DeadLetters(store, clock, self.worker.wake, self._parser_of)
         self.unreadable = Unreadable(store, self.accept, clock)
         self.letter_keeper = LetterKeeper(
             store,
@@ -152,6 +153,10 @@ class Service:
         self.embedded: EmbeddedRedis | None = None
         self.health: Health | None = None
         self.draining = False
+
+    def _parser_of(self, source: str) -> Parser:
+        """How the bodies of a sender are read by the rules in force. Raises BadPayload where there is no such sender."""
+        return find_parser(source, self.rules.ruleset.custom)
 
     def _ahead(self) -> int:
         """How far our time is ahead of the time of day, in ms."""
@@ -446,6 +451,7 @@ class Service:
             settings.max_body_bytes,
             on_taken=self.senders.taken,
             on_refused=self.senders.refused,
+            parser_of=self._parser_of,
         )
         operations = Operations(
             missing=self.missing,

@@ -17,9 +17,11 @@ from typing import Any
 from alertrouter.errors import RulesInvalid
 from alertrouter.rules.build import CONFIG, GLOBAL, ROUTER, Part, build_part, nothing_from
 from alertrouter.rules.build_heartbeats import build_heartbeats
+from alertrouter.rules.build_sources import build_sources
 from alertrouter.rules.document import Document, Key, Problem, nothing_in, read_document
 from alertrouter.rules.model import START, UNROUTED, Heartbeat, Kind, Orchestration, Priority, Rule, Ruleset, Service
 from alertrouter.rules.schema import ConfigShape, destination_names, did_you_mean, fit
+from alertrouter.sources import Parser
 
 UNROUTED_FILE = "unrouted.yaml"
 SERVICES = "services"
@@ -46,6 +48,7 @@ class _Files:
     parts: tuple[Part, ...]
     problems: tuple[Problem, ...]
     heartbeats: tuple[Heartbeat, ...] = ()
+    custom: Mapping[str, Parser] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @contextmanager
@@ -119,15 +122,17 @@ def _read_files(directory: Path, now: int | None) -> _Files:
         *(_read_part(path, "service", config, now) for path in service_files),
     )
     heartbeats, about_heartbeats = build_heartbeats(config_document, config, [path.stem for path in service_files])
+    custom, about_sources = build_sources(config_document, config)
     problems = [
         *(config_shape if isinstance(config_shape, list) else ()),
         *about_heartbeats,
+        *about_sources,
         *(problem for part in parts for problem in part.problems),
         *_unknown_services(router_part, [path.stem for path in service_files]),
         *_repeated_names(parts),
         *_stray_files(directory, entries),
     ]
-    return _Files(config_document, config, parts, tuple(sorted(problems)), heartbeats)
+    return _Files(config_document, config, parts, tuple(sorted(problems)), heartbeats, custom)
 
 
 def _ruleset(files: _Files, quarantined: Mapping[str, tuple[str, ...]], last: Ruleset | None) -> Ruleset:
@@ -147,6 +152,7 @@ def _ruleset(files: _Files, quarantined: Mapping[str, tuple[str, ...]], last: Ru
         version=_version(files.config_document, orchestrations.values(), quarantined),
         quarantined=MappingProxyType(dict(quarantined)),
         heartbeats=files.heartbeats,
+        custom=files.custom,
     )
 
 

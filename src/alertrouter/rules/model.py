@@ -18,6 +18,7 @@ from alertrouter.rules.moment import CacheWrite as CacheWrite
 from alertrouter.rules.moment import CountQuery as CountQuery
 from alertrouter.rules.silences import Silence
 from alertrouter.rules.templates import Extraction, Pattern, Template, Variable
+from alertrouter.sources import Parser
 
 #: Where the router sends what no rule of its own wanted.
 UNROUTED = "unrouted"
@@ -264,6 +265,7 @@ class Ruleset:
     version:        hash of the contents of the files in force.
     quarantined:    services whose file is faulty, with its problems as file:line:col. What they had before stays in
                     force; one of which no good version is known has no orchestration.
+    custom:         how the bodies of senders are read that alertrouter.yaml describes, by `custom/name`.
     silences:       what people on call keep back at present, in the order in which they are asked; of no file.
     """
 
@@ -275,3 +277,4 @@ class Ruleset:
     quarantined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     silences: tuple[Silence, ...] = ()
     heartbeats: tuple[Heartbeat, ...] = ()
+    custom: Mapping[str, Parser] = field(default_factory=lambda: MappingProxyType({}))

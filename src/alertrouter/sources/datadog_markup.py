@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 from dataclasses import dataclass
-from html import unescape
 from urllib.parse import unquote_plus
 
 from alertrouter.sources.datadog_fields import plain
-from alertrouter.sources.text import one_line
+from alertrouter.sources.text import one_line, unescaped
 
 #: "[P1]", "[TEST]", "[]", "[Re-Triggered]", "[Recovered on {host:a,env:prod}]", and the author's own "[New issue]".
 _BRACKET = re.compile(r"\s*\[([^\[\]{}]*?)(?: on \{.*?\})?\]")
@@ -65,7 +64,7 @@ def read_title(title: str, transitions: Container[str]) -> Title:
         elif word:
             break
         position = bracket.end()
-    text = one_line(_MENTION.sub("", _unescaped(title[position:])))
+    text = one_line(_MENTION.sub("", unescaped(title[position:])))
     return Title(text, transition, priority, is_test)
 
 
@@ -81,11 +80,4 @@ def read_monitor_link(text: str) -> MonitorLink:
 
 def readable(text: str) -> str:
     """A message for people: without fences, with HTML entities resolved. Its lines and markdown stay."""
-    return _unescaped(_FENCE.sub("", text)).strip()
-
-
-def _unescaped(text: str) -> str:
-    try:
-        return unescape(text)
-    except ValueError:  # "&#" and more digits than CPython makes a number of
-        return text
+    return unescaped(_FENCE.sub("", text)).strip()

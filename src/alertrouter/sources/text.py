@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from html import unescape
 from typing import Any
 
 import msgspec
@@ -30,6 +31,14 @@ def one_line(text: str) -> str:
 def first_line(text: str) -> str:
     """The first line that shows something."""
     return next((line for line in map(one_line, text.splitlines()) if line), "")
+
+
+def unescaped(text: str) -> str:
+    """The text with HTML's entities resolved."""
+    try:
+        return unescape(text)
+    except ValueError:  # "&#" and more digits than CPython makes a number of
+        return text
 
 
 def quoted(value: object) -> str:

@@ -20,7 +20,7 @@ from aiohttp import web
 from alertrouter import telemetry
 from alertrouter.alert import Alert
 from alertrouter.errors import BadPayload, StoreUnavailable
-from alertrouter.sources import PARSERS, ParsedPayload
+from alertrouter.sources import CUSTOM, SENDERS, ParsedPayload, Parser, find_parser
 from alertrouter.web.auth import Tokens, unauthorized
 from alertrouter.web.body import read_body
 
@@ -52,7 +52,8 @@ class Webhooks:
 
     accept:  stores alerts and returns what each was.
     keep:    keeps a body that was not understood, whole or in part.
-    Both raise StoreUnavailable: then the sender is to try again.
+    parser_of: how the bodies of a source are read; raises BadPayload where there is no such sender.
+    `accept` and `keep` raise StoreUnavailable: then the sender is to try again.
     `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx.
     """
 
@@ -65,11 +66,13 @@ class Webhooks:
         *,
         on_taken: Callable[[str], None] = _nobody,
         on_refused: OnRefused = _nobody,
+        parser_of: Callable[[str], Parser] = find_parser,
     ) -> None:
         self._accept = accept
         self._keep = keep
         self._on_taken = on_taken
         self._on_refused = on_refused
+        self._parser_of = parser_of
         self._tokens = tokens
         self._max_body_bytes = max_body_bytes
         self._log = structlog.get_logger()
@@ -79,16 +82,14 @@ class Webhooks:
         sender = request.match_info["sender"]
         name = request.match_info.get("name", "")
         if not self._tokens.admit(request.headers):
-            if sender in PARSERS and (not name or _NAME.fullmatch(name)):
+            if sender in SENDERS and (_NAME.fullmatch(name) if name else sender != CUSTOM):
                 source = f"{sender}/{name}" if name else sender
                 self._on_refused(source, "401: missing or wrong token", known=not name)
             return self._answered(sender, unauthorized())
-        parse = PARSERS.get(sender)
-        if parse is None:
-            return _refusal(404, f"unknown sender; one of: {', '.join(sorted(PARSERS))}")
-        if name and not _NAME.fullmatch(name):
-            return self._answered(sender, _refusal(404, "a sender's name is a-z, 0-9, _ and -, at most 64"))
         source = f"{sender}/{name}" if name else sender
+        parse = self._parser_or_refusal(sender, name, source)
+        if isinstance(parse, web.Response):
+            return self._answered(sender, parse)
         content_type = request.headers.get("Content-Type", "")
         body = b""
         try:
@@ -123,6 +124,18 @@ class Webhooks:
         answer = {"status": "accepted", "alerts": len(outcomes), "outcomes": counts, **_skipped(payload)}
         return self._answered(sender, _answer(202, answer))
 
+    def _parser_or_refusal(self, sender: str, name: str, source: str) -> Parser | web.Response:
+        if name and not _NAME.fullmatch(name):
+            return _refusal(404, "a sender's name is a-z, 0-9, _ and -, at most 64")
+        try:
+            return self._parser_of(source)
+        except BadPayload as error:
+            if (
+                sender == CUSTOM and name
+            ):  # it may have been taken out of alertrouter.yaml, and now all it sends is lost
+                self._on_refused(source, f"{error.status}: {error.reason}", known=True)
+            return _refusal(error.status, error.reason)
+
     def _report(self, source: str, sender: str, payload: ParsedPayload) -> None:
         """Count and log what will not become an alert: nothing is left out in silence."""
         if payload.skipped:
@@ -138,7 +151,7 @@ class Webhooks:
             )
 
     def _answered(self, sender: str, response: web.Response) -> web.Response:
-        _answers(sender if sender in PARSERS else "other", str(response.status)).inc()
+        _answers(sender if sender in SENDERS else "other", str(response.status)).inc()
         return response
 
 
