@@ -161,7 +161,7 @@ class AlertmanagerShape(RawShape):
 
 
 class DatadogShape(RawShape):
-    """One notification, by the names of docs/datadog.md's template without their nesting."""
+    """One notification, by the names of docs/senders/datadog.md's template without their nesting."""
 
     title: Text | None = None
     text: Text | None = None
