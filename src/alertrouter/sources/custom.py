@@ -38,6 +38,9 @@ _NO_TIME = re.compile(r"0001-01-01T|0+(\.0*)?$")
 #: What the parts of a list of labels may call the name.
 _LABEL_NAMES = ("tag", "name", "key", "label")
 
+#: Longest list of paths or words that a reason names.
+_NAMED_LIMIT = 60
+
 #: What the alerts of a body share is kept with each of them as long as all these copies stay below this many bytes.
 _COPIES_LIMIT = 64 * 1024 * 1024
 
@@ -135,7 +138,7 @@ def _entries(fields: Fields, body: Any) -> Sequence[Any]:
     if fields.alerts is not None:
         found = fields.alerts.find({"alert": body, "raw_event": body})
         if not isinstance(found, list):
-            raise BadPayload(f"wrong shape: expected a list of alerts at `{fields.alerts.path}`")
+            raise BadPayload(f"wrong shape: expected a list of alerts at {_named((fields.alerts,))}")
     elif isinstance(body, list):
         found = body
     elif isinstance(body, dict):
@@ -195,7 +198,7 @@ def _identify(places: Places, view: View) -> str:
 def _unknown_status(fields: Fields, said: str) -> str:
     if not said:
         return f"there is no status at {_named(fields.status)}"
-    return f"the status {quoted(said)} at {_named(fields.status)} is none of those known: {', '.join(fields.known)}"
+    return f"the status {quoted(said)} at {_named(fields.status)} is none of {_cut(', '.join(fields.known))}"
 
 
 def _severity(fields: Fields, view: View) -> tuple[Severity, list[str]]:
@@ -294,4 +297,9 @@ def _is_absent(text: str) -> bool:
 
 
 def _named(places: Places, joint: str = " or ") -> str:
-    return joint.join(f"`{place.path}`" for place in places)
+    return _cut(joint.join(f"`{place.path}`" for place in places))
+
+
+def _cut(text: str) -> str:
+    """Fit for a reason, which has a sender's text in it besides."""
+    return text if len(text) <= _NAMED_LIMIT else text[: _NAMED_LIMIT - 1] + "…"
