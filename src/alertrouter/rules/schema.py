@@ -359,14 +359,14 @@ class _FieldsShape(Shape):
 
     alerts: Annotated[Text | None, _help("A list in the body. Left out: the body is one alert, or a list.")] = None
     identity: Annotated[Texts, _help("What names the alert from opening to closing. A list: all of them together.")]
-    status: StatusShape
-    severity: SeverityShape | None = None
+    status: Annotated[StatusShape, _help("Whether it fires, and what the sender's words for that mean.")]
+    severity: Annotated[SeverityShape | None, _help("What the sender's words for it mean. Left out: error.")] = None
     summary: Annotated[Texts | None, _help("One line for the responder.")] = None
     source: Annotated[Texts | None, _help("What is affected, such as a host.")] = None
     component: Annotated[Texts | None, _help("event.component")] = None
     group: Annotated[Texts | None, _help("event.group")] = None
     episode: Annotated[Texts | None, _help("The sender's name for one occurrence. Left out: when it started.")] = None
-    timestamps: TimestampsShape = TimestampsShape()
+    timestamps: Annotated[TimestampsShape, _help("When it began and ended.")] = TimestampsShape()
     details: Annotated[
         dict[Text, Text] | None, _help("Paths by the names they get in custom_details. Left out: the whole alert.")
     ] = None

@@ -130,9 +130,8 @@ class Webhooks:
         try:
             return self._parser_of(source)
         except BadPayload as error:
-            if (
-                sender == CUSTOM and name
-            ):  # it may have been taken out of alertrouter.yaml, and now all it sends is lost
+            # taken out of alertrouter.yaml, perhaps, and still sending: all of that is lost
+            if sender == CUSTOM and name:
                 self._on_refused(source, f"{error.status}: {error.reason}", known=True)
             return _refusal(error.status, error.reason)
 
