@@ -132,7 +132,7 @@ def _from_body(body: BinaryIO, sender: str, rules: Path, at: int | None) -> list
     now = time.time_ns() // 1_000_000
     try:
         ruleset = load_rules(rules, now=now)
-        payload = _parser_of(sender, ruleset)(body.read(), _headers(body.name), sender)
+        payload = _parser_of(sender, ruleset)(body.read(), _headers(body), sender)
     except RulesInvalid as invalid:
         click.echo("\n".join(["the rules cannot be loaded:", *invalid.problems]), err=True)
         sys.exit(1)
@@ -160,9 +160,9 @@ def _parse_event(body: bytes, _headers: Mapping[str, str], source: str) -> Parse
     return pagerduty.parse(body, source, new_key=lambda: uuid4().hex)
 
 
-def _headers(file: str) -> Mapping[str, str]:
-    """A file says by its name that it is a form."""
-    return {"content-type": FORM} if file.endswith(".form") else {}
+def _headers(body: BinaryIO) -> Mapping[str, str]:
+    """A file says by its name that it is a form; standard input may have none."""
+    return {"content-type": FORM} if str(getattr(body, "name", "")).endswith(".form") else {}
 
 
 # --- a running service -----------------------------------------------------------------------------------------------

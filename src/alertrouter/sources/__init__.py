@@ -37,6 +37,7 @@ def find_parser(source: str, custom: Mapping[str, Parser] = MappingProxyType({})
     if parse := custom.get(source) or PARSERS.get(sender):
         return parse
     if sender != CUSTOM:
-        raise BadPayload(f"unknown sender {quoted(source)}; one of: {', '.join(sorted(SENDERS))}", status=404)
+        there = ", ".join([*sorted(PARSERS), f"{CUSTOM}/name"])
+        raise BadPayload(f"unknown sender {quoted(source)}; one of: {there}", status=404)
     there = f"one of: {', '.join(sorted(custom))}" if custom else "alertrouter.yaml describes none under `sources`"
     raise BadPayload(f"unknown custom sender {quoted(source)}; {there}", status=404)
