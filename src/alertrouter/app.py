@@ -17,7 +17,7 @@ from aiohttp import web
 
 from alertrouter import __version__, telemetry
 from alertrouter.alarms import SELF_DESTINATION, alarm
-from alertrouter.alert import Alert, Severity
+from alertrouter.alert import Alert, Severity, Status
 from alertrouter.delivery.bounds import Bounds
 from alertrouter.delivery.canary import Canary
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
@@ -59,6 +59,7 @@ from alertrouter.web.auth import Tokens
 from alertrouter.web.dead_letters import DeadLettersApi
 from alertrouter.web.on_call import OnCall
 from alertrouter.web.operations import Operations
+from alertrouter.web.sns import Sns, Topics
 from alertrouter.web.webhooks import Webhooks
 
 _LOOK_AT_REDIS_EVERY_S = 60.0
@@ -148,6 +149,7 @@ class Service:
             folder=settings.data_dir / "dead-letters",
             most=settings.dead_letters,
         )
+        self.sns = Sns(self._topics_of, self._say, self._time_of_day)
         self._reloading = asyncio.Lock()
         self.url = ""
         self.embedded: EmbeddedRedis | None = None
@@ -234,13 +236,22 @@ class Service:
             },
         )
         try:
-            if not problems and await self.store.record(refused.id) is None:
-                return
-            await self.store.accept([refused], self._clock())
+            await self._say(refused)
         except StoreUnavailable as error:
             _log.warning("the alarm about the rules waits for the next reload", error=str(error))
-        else:
-            self.worker.wake()
+
+    async def _say(self, about: Alert) -> None:
+        """Raise an alarm, or end it where it was raised. Raises StoreUnavailable."""
+        if about.status is Status.RESOLVED and await self.store.record(about.id) is None:
+            return
+        await self.store.accept([about], self._clock())
+        self.worker.wake()
+
+    def _topics_of(self, source: str) -> Topics | None:
+        """The SNS topics of a source: its own, else its sender's."""
+        configured = self.rules.ruleset.topics
+        found = configured.get(source) or configured.get(source.partition("/")[0])
+        return Topics(frozenset(found.topics), found.certificates) if found else None
 
     async def reloaded(self) -> Mapping[str, object]:
         """Reload, and say what is in force now."""
@@ -449,6 +460,7 @@ class Service:
             self.unreadable.keep,
             tokens,
             settings.max_body_bytes,
+            gates={"cloudwatch": self.sns.admit},
             on_taken=self.senders.taken,
             on_refused=self.senders.refused,
             parser_of=self._parser_of,
@@ -540,6 +552,7 @@ async def running(
         stack.callback(journal.close)
         service = Service(settings, environ, store, pagerduty, clock or redis_clock, journal)
         service.embedded = embedded
+        stack.push_async_callback(service.sns.close)
 
         runner = web.AppRunner(
             service.routes(), access_log=None, auto_decompress=False, shutdown_timeout=_END_REQUESTS_WITHIN_S

@@ -14,6 +14,13 @@ class BadPayload(AlertrouterError):
         self.status = status
 
 
+class NotAdmitted(BadPayload):
+    """A webhook that proves nothing: 403; or one whose proof cannot be had now: 503, and the sender is to try again."""
+
+    def __init__(self, reason: str, *, status: int = 403) -> None:
+        super().__init__(reason, status=status)
+
+
 class RulesInvalid(AlertrouterError):
     """A rules directory that cannot be loaded. `problems` are lines of the form file:line:col: what; what to do."""
 

@@ -10,6 +10,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, cast
 
 import msgspec
@@ -61,6 +62,7 @@ class Letter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     event:        as it was refused, its routing key blanked out; NOT_KEPT where it is too large to keep.
     alert:        as it was heard; NOT_KEPT where it is too large to keep.
     body:         of a sender, as text, or in base64 where it is none; `size` in bytes before anything was cut.
+    headers:      that came with it and are needed to read it, besides its Content-Type.
     """
 
     reason: str
@@ -86,6 +88,7 @@ class Letter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     base64: bool = False
     content_type: str = ""
     size: int = 0
+    headers: Mapping[str, str] = {}
 
     def original_body(self) -> bytes | None:
         """The body as it came, or None where it is not whole any more."""
@@ -122,8 +125,16 @@ def kept_alert(alert: Alert) -> msgspec.Raw:
     return NOT_KEPT
 
 
-def of_body(source: str, body: bytes, content_type: str, status: int, reason: str, now: int) -> Letter:
-    """The letter about a body of `source` that was answered with `status`."""
+def of_body(
+    source: str,
+    body: bytes,
+    content_type: str,
+    status: int,
+    reason: str,
+    now: int,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Letter:
+    """The letter about a body of `source` that was answered with `status`. `headers`: those its parser reads as well."""
     kept = body[:LARGEST_BODY]
     text, is_base64 = _as_text(kept)
     return Letter(
@@ -137,6 +148,7 @@ def of_body(source: str, body: bytes, content_type: str, status: int, reason: st
         base64=is_base64,
         content_type=content_type[:200],
         size=len(body),
+        headers=dict(headers),
     )
 
 

@@ -149,7 +149,7 @@ async def test_broken_text_is_mended_marked_and_sent(client: Client, sandbox: Sa
 
 async def test_an_unknown_sender_is_told_which_there_are(client: Client) -> None:
     status, answer = await client.post("/webhooks/nagios", b"{}")
-    assert status == 404 and "alertmanager, datadog" in str(answer["error"])
+    assert status == 404 and "alertmanager, azure, " in str(answer["error"])
 
 
 @contextmanager

@@ -129,7 +129,34 @@ async def test_a_name_that_one_replica_took_is_known_to_all(rig: Rig) -> None:
     for _ in range(3):
         rig.clock.advance(SECOND)
         other.refused("alertmanager/shop", "401", known=False)
+    rig.clock.advance(2 * SECOND)
     await other.look()
+    await rig.worker.run_until_idle()
+    assert [action for action, _ in rig.sent] == ["trigger"]
+
+
+async def test_who_shows_the_token_only_when_asked_is_not_refused(rig: Rig) -> None:
+    """Each webhook is answered 401 first, and comes again with its password at once: so does SNS's."""
+    senders = Senders(rig.store, rig.clock, lambda: None)
+    for _ in range(5):
+        for _ in range(3):
+            senders.refused("cloudwatch", "401", known=True)
+        await senders.look()
+        rig.clock.advance(SECOND)
+        senders.taken("cloudwatch")
+        rig.clock.advance(SECOND)
+        await senders.look()
+    await rig.worker.run_until_idle()
+    assert rig.sent == []
+
+
+async def test_a_flood_of_refusals_is_told_of_while_it_lasts(rig: Rig) -> None:
+    senders = Senders(rig.store, rig.clock, lambda: None)
+    for _ in range(3):
+        for _ in range(20):
+            senders.refused("cloudwatch", "401", known=True)
+            rig.clock.advance(SECOND // 10)
+        await senders.look()
     await rig.worker.run_until_idle()
     assert [action for action, _ in rig.sent] == ["trigger"]
 

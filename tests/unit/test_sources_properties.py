@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -87,22 +88,24 @@ def as_json(value: Any, *, ascii_only: bool = True) -> bytes:
     return json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
 
 
-def check(source: str, body: bytes, content_type: str = JSON) -> ParsedPayload | BadPayload:
+def check(source: str, body: bytes, content_type: str = JSON, **headers: str) -> ParsedPayload | BadPayload:
     """Parse, and hold the result against all that is promised of it."""
-    outcome = parse(source, body, content_type)
+    outcome = parse(source, body, content_type, headers)
     if isinstance(outcome, BadPayload):
         assert 0 < len(outcome.reason) < 250
         assert outcome.reason.isprintable()
         assert outcome.status in (400, 413)
     else:
         check_payload(source, outcome)
-    assert str(parse(source, body, content_type)) == str(outcome)
+    assert str(parse(source, body, content_type, headers)) == str(outcome)
     return outcome
 
 
-def parse(source: str, body: bytes, content_type: str) -> ParsedPayload | BadPayload:
+def parse(
+    source: str, body: bytes, content_type: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> ParsedPayload | BadPayload:
     try:
-        return find_parser(source, CUSTOM)(body, {"content-type": content_type}, source)
+        return find_parser(source, CUSTOM)(body, {"content-type": content_type, **headers}, source)
     except BadPayload as refusal:
         return refusal
 
@@ -145,6 +148,23 @@ def test_any_problem_of_a_custom_sender(found: list[Any], host: Any) -> None:
 @given(sources, st.binary(max_size=200), st.sampled_from([JSON, FORM, "", "text/plain"]))
 def test_any_bytes(source: str, body: bytes, content_type: str) -> None:
     check(source, body, content_type)
+
+
+header_names = st.sampled_from(
+    [
+        *(f"ce-{name}" for name in ("specversion", "id", "source", "type", "subject", "time", "\udcff")),
+        "sentry-hook-resource",
+        "x-amz-sns-message-id",
+        "x-amz-sns-topic-arn",
+    ]
+)
+header_values = texts | st.sampled_from(["1.0", "a.firing", "%00%ff", "issue", "arn:aws:sns:eu-west-1:1:t"])
+
+
+@given(sources, st.binary(max_size=50) | values.map(as_json), st.dictionaries(header_names, header_values), st.text())
+@example("cloudevents", b"", {f"ce-{name}": "1.firing" for name in ("specversion", "id", "source", "type")}, "")
+def test_any_headers(source: str, body: bytes, headers: dict[str, str], content_type: str) -> None:
+    check(source, body, content_type, **headers)
 
 
 @settings(max_examples=400)

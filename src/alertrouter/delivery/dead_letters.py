@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -129,7 +130,8 @@ class DeadLetters:
         if now - letter.at > CLOSED_LIFETIME_MS and not force:
             return Handled(name, "gone", "it is over a day old: whether its alerts are over is not known; see --force")
         try:
-            payload = self._parser_of(letter.source)(body, {"content-type": letter.content_type}, letter.source)
+            headers = {"content-type": letter.content_type, **letter.headers}
+            payload = self._parser_of(letter.source)(body, headers, letter.source)
         except BadPayload as bad:
             return Handled(name, "refused", f"still not understood: {bad.reason}")
         if payload.skipped:
@@ -178,15 +180,24 @@ class Unreadable:
         self._accept = accept
         self._clock = clock
 
-    async def keep(self, source: str, body: bytes, content_type: str, status: int, reason: str) -> None:
+    async def keep(
+        self,
+        source: str,
+        body: bytes,
+        content_type: str,
+        status: int,
+        reason: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Keep a body of an authenticated sender; no sender repeats what was answered with 400.
 
+        `headers` are those its parser reads besides the Content-Type.
         Raises StoreUnavailable where it cannot be kept now: then the sender is to try again.
         """
         if not body.strip():
             return  # nothing was in it
         now = self._clock()
-        letter = of_body(source, body, content_type, status, reason, now)
+        letter = of_body(source, body, content_type, status, reason, now, headers)
         try:
             async with asyncio.timeout(_KEEP_WITHIN_S):
                 is_due, lost = await self._store.letters.keep_body(letter, body, now)

@@ -19,6 +19,9 @@ from alertrouter.store.store import REFUSALS, REFUSED_WITHIN_MS, AlertStore, Ref
 _LOOK_EVERY_S = 2.0
 #: One that goes on being taken is news to the other replicas only so often.
 _TAKEN_EVERY_MS = 10_000
+#: Some show their password only when asked for it, SNS among them: what is taken so soon afterwards was not refused.
+#: https://docs.aws.amazon.com/sns/latest/dg/sns-http-https-endpoint-as-subscriber.html
+_ASKED_MS = 2_000
 #: Names come from outside: more of them than that within two seconds are made up.
 _MOST_NAMES = 1000
 
@@ -33,6 +36,7 @@ class Senders:
         self._clock = clock
         self._wake = wake
         self._refusals: defaultdict[str, deque[Refusal]] = defaultdict(lambda: deque(maxlen=REFUSALS))
+        self._young: dict[str, list[Refusal]] = {}
         self._taken: dict[str, int] = {}
         self._told: dict[str, int] = {}
         self._watched: Sequence[Watched] = ()
@@ -67,17 +71,19 @@ class Senders:
         taken = {
             sender: at
             for sender, at in self._taken.items()
-            if sender in troubled or sender in self._refusals or at - self._told.get(sender, 0) >= _TAKEN_EVERY_MS
+            if sender in troubled
+            or sender in self._refusals
+            or sender in self._young
+            or at - self._told.get(sender, 0) >= _TAKEN_EVERY_MS
         }
-        if not (taken or self._refusals or troubled):
+        if not (taken or self._refusals or self._young or troubled):
             return
-        refusals, self._refusals = self._refusals, defaultdict(lambda: deque(maxlen=REFUSALS))
+        settled = self._settled(now)
         try:
-            flat = [refusal for some in refusals.values() for refusal in some]
-            self._watched = await self._store.senders(taken, flat, now)
+            self._watched = await self._store.senders(taken, settled, now)
         except StoreUnavailable:
-            for sender, some in refusals.items():
-                self._refusals[sender].extendleft(reversed(some))
+            for refusal in reversed(settled):
+                self._refusals[refusal.sender].appendleft(refusal)
             raise
         self._told.update(taken)
         for sender, at in taken.items():
@@ -94,6 +100,19 @@ class Senders:
         if alarms:
             await self._store.accept(alarms, now)
             self._wake()
+
+    def _settled(self, now: int) -> list[Refusal]:
+        """The refusals that are old enough to be ones. The first of the others wait; a flood does not push them out."""
+        for sender, some in self._refusals.items():
+            self._young[sender] = [*self._young.get(sender, ()), *some]
+        self._refusals.clear()
+        settled = []
+        for sender, some in list(self._young.items()):
+            settled += [refusal for refusal in some if now - refusal.at >= _ASKED_MS]
+            self._young[sender] = [refusal for refusal in some if now - refusal.at < _ASKED_MS][:REFUSALS]
+            if not self._young[sender]:
+                del self._young[sender]
+        return settled
 
     def warnings(self) -> Sequence[str]:
         """The senders that are refused."""

@@ -19,7 +19,18 @@ from alertrouter.rules.build import CONFIG, GLOBAL, ROUTER, Part, build_part, no
 from alertrouter.rules.build_heartbeats import build_heartbeats
 from alertrouter.rules.build_sources import build_sources
 from alertrouter.rules.document import Document, Key, Problem, nothing_in, read_document
-from alertrouter.rules.model import START, UNROUTED, Heartbeat, Kind, Orchestration, Priority, Rule, Ruleset, Service
+from alertrouter.rules.model import (
+    START,
+    UNROUTED,
+    Heartbeat,
+    Kind,
+    Orchestration,
+    Priority,
+    Rule,
+    Ruleset,
+    Service,
+    TopicReferences,
+)
 from alertrouter.rules.schema import ConfigShape, destination_names, did_you_mean, fit
 from alertrouter.sources import Parser
 
@@ -127,6 +138,7 @@ def _read_files(directory: Path, now: int | None) -> _Files:
         *(config_shape if isinstance(config_shape, list) else ()),
         *about_heartbeats,
         *about_sources,
+        *_stray_topics(config_document, config),
         *(problem for part in parts for problem in part.problems),
         *_unknown_services(router_part, [path.stem for path in service_files]),
         *_repeated_names(parts),
@@ -153,6 +165,7 @@ def _ruleset(files: _Files, quarantined: Mapping[str, tuple[str, ...]], last: Ru
         quarantined=MappingProxyType(dict(quarantined)),
         heartbeats=files.heartbeats,
         custom=files.custom,
+        topics=MappingProxyType(_topics(files.config)),
     )
 
 
@@ -235,6 +248,30 @@ def _stray_files(directory: Path, entries: Iterable[Path]) -> list[Problem]:
         )
         for path in sorted((directory / SERVICES).glob("*.yml"))
     ]
+
+
+def _stray_topics(document: Document, config: ConfigShape | None) -> list[Problem]:
+    """What only CloudWatch's sources have, where it stands at another, or without what makes use of it."""
+    problems = []
+    for source, shape in (config.sources if config else {}).items():
+        for name in ("topics", "certificates"):
+            if getattr(shape, name) is None:
+                continue
+            if source.partition("/")[0] != "cloudwatch":
+                message = f"`{name}` is for `cloudwatch`, whose alarms come through SNS"
+                problems.append(document.problem_with_key(("sources", source, name), message))
+            elif shape.topics is None:
+                message = "`certificates` proves what comes from `topics`; name these as well"
+                problems.append(document.problem_with_key(("sources", source, name), message))
+    return problems
+
+
+def _topics(config: ConfigShape | None) -> dict[str, TopicReferences]:
+    return {
+        source: TopicReferences(tuple(shape.topics), shape.certificates or "")
+        for source, shape in (config.sources if config else {}).items()
+        if shape.topics is not None
+    }
 
 
 def _priorities(config: ConfigShape | None) -> dict[str, Priority]:

@@ -256,6 +256,14 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class TopicReferences:
+    """The SNS topics that a source may hear of, and the file of certificates that is used in place of SNS's own."""
+
+    topics: tuple[str, ...]
+    certificates: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """Everything in a rules directory, loaded whole. Never changed once built.
 
@@ -267,6 +275,7 @@ class Ruleset:
                     force; one of which no good version is known has no orchestration.
     custom:         how the bodies of senders are read that alertrouter.yaml describes, by `custom/name`.
     silences:       what people on call keep back at present, in the order in which they are asked; of no file.
+    topics:         of SNS, by the source that hears of them.
     """
 
     services: Mapping[str, Service]
@@ -278,3 +287,4 @@ class Ruleset:
     silences: tuple[Silence, ...] = ()
     heartbeats: tuple[Heartbeat, ...] = ()
     custom: Mapping[str, Parser] = field(default_factory=lambda: MappingProxyType({}))
+    topics: Mapping[str, TopicReferences] = field(default_factory=dict)

@@ -377,6 +377,17 @@ class _FieldsShape(Shape):
 FieldsShape = create_model(
     "FieldsShape", __base__=_FieldsShape, **{"class": (Annotated[Texts | None, _help("event.class")], None)}
 )  # type: ignore[call-overload]
+#: https://docs.aws.amazon.com/sns/latest/dg/sns-create-topic.html: the last part is the topic's name.
+_TOPIC = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]+:[A-Za-z0-9_-]{1,256}(\.fifo)?$"
+
+
+def _topic(text: str) -> str:
+    if not re.fullmatch(_TOPIC, text, re.ASCII):
+        raise ValueError("write a topic's ARN, such as arn:aws:sns:eu-west-1:123456789012:alerts")
+    return text
+
+
+Topic = Annotated[str, AfterValidator(_topic), WithJsonSchema({"type": "string", "pattern": _TOPIC})]
 
 
 class SourceShape(Shape):
@@ -386,6 +397,8 @@ class SourceShape(Shape):
         FieldsShape | None,  # type: ignore[valid-type]
         _help("Of a custom sender, custom/name: where its bodies say what."),
     ] = None
+    topics: Annotated[list[Topic] | None, Field(min_length=1)] = None
+    certificates: Text | None = None
 
 
 class ConfigShape(Shape):

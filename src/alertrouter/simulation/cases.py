@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -280,14 +281,15 @@ class _Reader:
         return Sent(source or self._guess(path, body, content_type), body, content_type)
 
     def _guess(self, path: tuple[Key, ...], body: bytes, content_type: str) -> str:
-        """Who posts such bodies."""
-        takers = []
+        """Who posts such bodies: whoever makes alerts of them, else whoever knows that there are none in them."""
+        payloads = {}
         for sender, read in PARSERS.items():
-            try:
-                read(body, {"content-type": content_type}, sender)
-            except BadPayload:
-                continue
-            takers.append(sender)
+            with suppress(BadPayload):
+                payloads[sender] = read(body, {"content-type": content_type}, sender)
+        takers = [sender for sender, payload in payloads.items() if payload.alerts] or list(payloads)
+        if "alertmanager" in takers and "grafana" in takers:
+            # which has Alertmanager inside, and is the only one to say of which organisation an alert is
+            takers.remove("alertmanager" if b'"orgId"' in body else "grafana")
         if len(takers) != 1:
             self._add(
                 path, f"say who posts it: write `source: {takers[0] if takers else next(iter(PARSERS))}` beside it"

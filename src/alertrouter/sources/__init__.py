@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from alertrouter.errors import BadPayload
-from alertrouter.sources import alertmanager, datadog
+from alertrouter.sources import alertmanager, azure, cloudevents, cloudwatch, datadog, gcp, grafana, sentry
 from alertrouter.sources.payload import ParsedPayload, Parser, Skipped
 from alertrouter.sources.text import quoted
 
@@ -20,6 +20,12 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
     {
         "alertmanager": alertmanager.parse,
         "datadog": datadog.parse,
+        "grafana": grafana.parse,
+        "cloudwatch": cloudwatch.parse,
+        "gcp": gcp.parse,
+        "azure": azure.parse,
+        "sentry": sentry.parse,
+        "cloudevents": cloudevents.parse,
     }
 )
 

@@ -64,6 +64,7 @@ class _Group:
     source: str
     raw: dict[str, Any]
     status: Any
+    client: str
     client_url: str
     notes: tuple[str, ...]
 
@@ -75,15 +76,25 @@ def parse(body: bytes, headers: Mapping[str, str], source: str) -> ParsedPayload
     """
     decoded = read_json(body)
     payload = decoded.value
-    items = payload.get("alerts") if isinstance(payload, dict) else None
-    if not isinstance(items, list):
+    if not isinstance(payload, dict) or not isinstance(payload.get("alerts"), list):
         raise BadPayload(
             "wrong shape: expected Alertmanager's own webhook body, an object with a list named `alerts`; "
             "a custom `payload` in webhook_configs cannot be read"
         )
+    return read_alerts(payload, source, decoded.notes, len(body))
+
+
+def read_alerts(
+    payload: dict[str, Any], source: str, notes: tuple[str, ...], size: int, client: str = "Alertmanager"
+) -> ParsedPayload:
+    """The alerts of a decoded body that has a list of them; also of a sender that has Alertmanager inside, `client`.
+
+    `notes` are on the decoding; `size` is the body's, in bytes. Raises BadPayload where they are too many.
+    """
+    items = payload["alerts"]
     if len(items) > ALERTS_LIMIT:
         raise BadPayload(f"more than {ALERTS_LIMIT} alerts in one body", status=413)
-    group = _read_group(payload, source, decoded.notes, len(body))
+    group = _read_group(payload, source, notes, size, client)
     alerts: list[Alert] = []
     skipped: list[Skipped] = []
     for position, item in enumerate(items):
@@ -111,8 +122,7 @@ def fingerprint_of(labels: Mapping[str, str]) -> str:
     return f"{digest:016x}"
 
 
-def _read_group(payload: dict[str, Any], source: str, notes: tuple[str, ...], size: int) -> _Group:
-    """`size` is the body's, in bytes."""
+def _read_group(payload: dict[str, Any], source: str, notes: tuple[str, ...], size: int, client: str) -> _Group:
     raw = payload
     copies = len(payload["alerts"])
     if size * copies > _COPIES_LIMIT:
@@ -125,6 +135,7 @@ def _read_group(payload: dict[str, Any], source: str, notes: tuple[str, ...], si
         source=source,
         raw=raw,
         status=payload.get("status"),
+        client=client,
         client_url=web_address(external_url) if isinstance(external_url, str) else "",
         notes=notes,
     )
@@ -168,7 +179,7 @@ def _read_alert(item: Any, group: _Group) -> Alert | str:
         status=status,
         event=CommonEvent(
             summary=_summarise(labels, annotations) or f"alert {fingerprint}",
-            source=first_shown(labels, _SOURCE_LABELS) or "alertmanager",
+            source=first_shown(labels, _SOURCE_LABELS) or group.client.lower(),
             severity=severity,
             timestamp=begun.text,
             component=first_shown(labels, _COMPONENT_LABELS),
@@ -180,7 +191,7 @@ def _read_alert(item: Any, group: _Group) -> Alert | str:
         episode_at=begun.ms,
         ended_at=ended.ms if ended else 0,
         links=_read_links(item.get("generatorURL"), annotations),
-        client="Alertmanager",
+        client=group.client,
         client_url=group.client_url,
         raw={**group.raw, "alerts": [item]},
         notes=notes,

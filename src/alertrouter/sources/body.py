@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
@@ -69,6 +70,23 @@ def is_form(content_type: str, body: bytes) -> bool:
     """True for a form. `curl -d '{...}'` claims to be one, so a body that starts like JSON is not."""
     media_type = content_type.partition(";")[0].strip().lower()
     return media_type == FORM and body.lstrip()[:1] not in (b"{", b"[")
+
+
+def read_json_only(body: bytes, headers: Mapping[str, str]) -> Body:
+    """`read_json`, of a sender that posts nothing else: a form is refused as what it is."""
+    if is_form(headers.get("content-type", ""), body):
+        raise BadPayload("a form; this sender posts JSON")
+    return read_json(body)
+
+
+def header(headers: Mapping[str, str], name: str) -> str:
+    """A header's value, fit to be kept: bytes that are no text arrive as lone surrogates. "" where there is none."""
+    return fit_text(headers.get(name, "")).strip()
+
+
+def fit_text(text: str) -> str:
+    """The text with U+FFFD for what encoders refuse and terminals obey."""
+    return _UNFIT.sub("\ufffd", text)
 
 
 def read_form(body: bytes) -> Body:

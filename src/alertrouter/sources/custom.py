@@ -13,6 +13,7 @@ import msgspec
 
 from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import BadPayload
+from alertrouter.sources import values
 from alertrouter.sources.alertmanager import ALERTS_LIMIT, SEVERITIES
 from alertrouter.sources.body import is_form, read_form, read_json
 from alertrouter.sources.instant import UNKNOWN, Instant, read_epoch, read_rfc3339
@@ -192,7 +193,7 @@ def _identify(places: Places, view: View) -> str:
         return ""
     if len(parts) == 1:
         return parts[0]
-    return ":".join(part.replace("%", "%25").replace(":", "%3A") for part in parts)
+    return ":".join(values.escaped(part) for part in parts)
 
 
 def _unknown_status(fields: Fields, said: str) -> str:
@@ -284,11 +285,7 @@ def _said(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return ""
-    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    return values.word(value).strip()
 
 
 def _is_absent(text: str) -> bool:

@@ -18,6 +18,7 @@ from alertrouter.sources.datadog_markup import MonitorLink, Title, read_monitor_
 from alertrouter.sources.instant import Instant, read_epoch
 from alertrouter.sources.payload import ParsedPayload
 from alertrouter.sources.text import first_line, links, quoted, web_address
+from alertrouter.sources.values import escaped
 
 #: $ALERT_TRANSITION, made plain. Whatever is not here neither pages nor resolves.
 _TRANSITIONS: Mapping[str, Status] = {
@@ -185,19 +186,15 @@ def _identify(values: Mapping[str, str]) -> str:
 
     The group is the aggregation key, else the scope, whose order may change, else the host.
     """
-    org = _escaped(values.get("org_id", "-"))
+    org = escaped(values.get("org_id", "-"))
     if monitor_id := values.get("monitor_id"):
         scope = ",".join(sorted(split_tags(values.get("scope", ""))))
         group = values.get("aggreg_key") or scope or values.get("hostname") or "-"
-        return f"{org}:{_escaped(monitor_id)}:{group}"
+        return f"{org}:{escaped(monitor_id)}:{group}"
     for field in _SUBSTITUTES:
         if value := values.get(field):
             return f"{org}:-:{field}:{value}"
     return ""
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace(":", "%3A")
 
 
 def _read_severity(values: Mapping[str, str]) -> Severity:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alertrouter.sources.values import NOTHING, word
+
 _SEPARATORS = str.maketrans({"_": "", "-": "", " ": "", "[": ".", "]": ""})
 
 
@@ -81,7 +83,7 @@ def read_fields(payload: Mapping[str, Any]) -> Fields:
     texts: dict[str, str] = {}
     for field, places in _PLACES.items():
         for place in places:
-            text = _text(values.get(place)).strip()
+            text = word(values.get(place)).strip()
             if not _is_absent(field, text):
                 texts[field] = text
                 break
@@ -89,7 +91,7 @@ def read_fields(payload: Mapping[str, Any]) -> Fields:
         texts=texts,
         tags=_read_tags(values, texts.pop("tags", "")),
         has_transition=any(
-            place in values and not _text(values[place]).startswith("$") for place in _PLACES["transition"]
+            place in values and not word(values[place]).startswith("$") for place in _PLACES["transition"]
         ),
     )
 
@@ -111,18 +113,9 @@ def _by_place(payload: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _text(value: Any) -> str:
-    """Texts and numbers, for a template's author may forget the quotes; of anything else nothing."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return ""
-    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
-
-
 def _is_absent(field: str, text: str) -> bool:
     """Nothing, or what stands for nothing, or a variable Datadog did not know and left in the text: "$ALERT_SCOPES"."""
-    if text in ("", "null", "None"):
+    if text in NOTHING:
         return True
     if text.startswith("$"):
         return field not in _PROSE or " " not in text
@@ -136,5 +129,5 @@ def _read_tags(values: Mapping[str, Any], text: str) -> tuple[str, ...]:
     for place in _PLACES["tags"]:
         value = values.get(place)
         if isinstance(value, list):
-            return tuple(tag for item in value for tag in split_tags(_text(item)))
+            return tuple(tag for item in value for tag in split_tags(word(item)))
     return ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from alertrouter.alert import Alert
+from alertrouter.sources.body import header
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,18 @@ class ParsedPayload:
     ignored: tuple[str, ...] = ()
     truncated: int = 0
     notes: tuple[str, ...] = ()
+
+
+#: What parsers read besides the Content-Type, by the beginnings of the names.
+_READ_HEADERS = ("ce-", "sentry-hook-resource", "x-amz-sns-")
+_MOST_HEADERS = 50
+_LONGEST_HEADER = 1000
+
+
+def read_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers without which a body cannot be parsed again, by lower-case name; fit to be kept, and bounded."""
+    names = [name for name in headers if name.lower().startswith(_READ_HEADERS)][:_MOST_HEADERS]
+    return {name.lower(): header(headers, name)[:_LONGEST_HEADER] for name in names}
 
 
 #: parse(body, headers, source) for one sender; of the headers it takes what it needs, by lower-case name. `source` becomes `Alert.source`: the sender, and its name where it

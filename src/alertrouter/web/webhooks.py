@@ -21,6 +21,7 @@ from alertrouter import telemetry
 from alertrouter.alert import Alert
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.sources import CUSTOM, SENDERS, ParsedPayload, Parser, find_parser
+from alertrouter.sources.payload import read_headers
 from alertrouter.web.auth import Tokens, unauthorized
 from alertrouter.web.body import read_body
 
@@ -33,8 +34,10 @@ _received = cache(telemetry.ALERTS_RECEIVED.labels)
 _answers = cache(telemetry.WEBHOOKS.labels)
 
 Accept = Callable[[Sequence[Alert]], Awaitable[Sequence[StrEnum]]]
-#: Sender, body, its Content-Type, the status it is answered with, why.
-Keep = Callable[[str, bytes, str, int, str], Awaitable[None]]
+#: Sender, body, its Content-Type, the status it is answered with, why, and the headers that its parser reads as well.
+Keep = Callable[[str, bytes, str, int, str, Mapping[str, str]], Awaitable[None]]
+#: Sender, headers, body. Raises NotAdmitted for what is not genuine.
+Gate = Callable[[str, Mapping[str, str], bytes], Awaitable[None]]
 
 
 class OnRefused(Protocol):
@@ -47,6 +50,10 @@ def _nobody(sender: str, words: str = "", *, known: bool = False) -> None:
     """Nobody wants to know."""
 
 
+async def _let_in(source: str, headers: Mapping[str, str], body: bytes) -> None:
+    """A token is enough."""
+
+
 class Webhooks:
     """The webhook endpoint.
 
@@ -54,6 +61,7 @@ class Webhooks:
     keep:    keeps a body that was not understood, whole or in part.
     parser_of: how the bodies of a source are read; raises BadPayload where there is no such sender.
     `accept` and `keep` raise StoreUnavailable: then the sender is to try again.
+    gates:   by sender, what holds its bodies to more than a token before they are read.
     `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx.
     """
 
@@ -64,6 +72,7 @@ class Webhooks:
         tokens: Tokens,
         max_body_bytes: int,
         *,
+        gates: Mapping[str, Gate] = MappingProxyType({}),
         on_taken: Callable[[str], None] = _nobody,
         on_refused: OnRefused = _nobody,
         parser_of: Callable[[str], Parser] = find_parser,
@@ -74,6 +83,7 @@ class Webhooks:
         self._on_refused = on_refused
         self._parser_of = parser_of
         self._tokens = tokens
+        self._gates = gates
         self._max_body_bytes = max_body_bytes
         self._log = structlog.get_logger()
 
@@ -95,19 +105,22 @@ class Webhooks:
         try:
             try:
                 body = await read_body(request, self._max_body_bytes)
+                await self._gates.get(sender, _let_in)(source, request.headers, body)
                 payload = parse(body, request.headers, source)
             except BadPayload as error:
                 self._log.warning("payload not understood", source=source, status=error.status, reason=error.reason)
                 self._on_refused(source, f"{error.status}: {error.reason}", known=True)
                 if error.status == 400:
                     # what cannot be decompressed is kept as it came
-                    await self._keep(source, body or await request.read(), content_type, 400, error.reason)
+                    whole = body or await request.read()
+                    await self._keep(source, whole, content_type, 400, error.reason, read_headers(request.headers))
                 return self._answered(sender, _refusal(error.status, error.reason))
             self._report(source, sender, payload)
             outcomes = await self._accept(payload.alerts) if payload.alerts or not payload.skipped else ()
             if payload.skipped:
                 what = f"{len(payload.skipped)} of its alerts cannot be used: {payload.skipped[0].reason}"
-                await self._keep(source, body, content_type, 202 if payload.alerts else 400, what)
+                status = 202 if payload.alerts else 400
+                await self._keep(source, body, content_type, status, what, read_headers(request.headers))
                 if not payload.alerts:
                     self._on_refused(source, "400: no usable alert in the payload", known=True)
                     return self._answered(sender, _refusal(400, "no usable alert in the payload", _skipped(payload)))
