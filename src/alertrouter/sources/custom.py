@@ -28,11 +28,13 @@ _UNFILLED = re.compile(
     r"\$\{?[A-Za-z_][\w.]*\}?|\$\([A-Za-z_]\w*\)|\{\{?[\s$#.]*[A-Za-z_][\w.#]*\s*\}?\}|\*[A-Za-z_]\w*\*|%[A-Za-z_]\w*%"
     r"|<no value>"
 )
+_UNFILLED_BEGIN = frozenset("${*%<")
 #: As part of an identity: it would make one alert of many. {HOST.ID}-7, $ID:7.
 _PARTLY_UNFILLED = re.compile(r"\{[A-Z][A-Z0-9_.]*\}|\$\{?[A-Za-z_]")
 
 #: Words that stand for nothing, in small letters.
 _NOTHING = frozenset(("", "null", "none", "undefined", "nil"))
+_LONGEST_NOTHING = max(map(len, _NOTHING))
 #: Go's zero time, and no seconds since 1970.
 _NO_TIME = re.compile(r"0001-01-01T|0+(\.0*)?$")
 
@@ -265,7 +267,11 @@ def _shared_size(fields: Fields, body: Any) -> int:
 
 
 def _first(places: Places, view: View, read: Callable[[Any], str]) -> str:
-    return next((text for place in places if (text := read(place.find(view)))), "")
+    for place in places:
+        value = place.find(view)
+        if value is not None and (text := read(value)):
+            return text
+    return ""
 
 
 def _line(places: Places, view: View) -> str:
@@ -289,8 +295,11 @@ def _plain(value: Any) -> str:
 
 
 def _is_absent(text: str) -> bool:
+    """Asked of every value of every alert, so first what costs least."""
     text = text.strip()
-    return text.casefold() in _NOTHING or _UNFILLED.fullmatch(text) is not None
+    if len(text) <= _LONGEST_NOTHING and text.casefold() in _NOTHING:
+        return True
+    return text[0] in _UNFILLED_BEGIN and _UNFILLED.fullmatch(text) is not None
 
 
 def _named(places: Places, joint: str = " or ") -> str:
