@@ -55,7 +55,7 @@ from alertrouter.rules.silences import Silence
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
 from alertrouter.shown import without_keys
-from alertrouter.sources import PARSERS
+from alertrouter.sources import SENDERS, Parser, find_parser
 from alertrouter.sources.pagerduty import Change
 from alertrouter.store.clock import RedisClock
 from alertrouter.store.connect import connect
@@ -162,7 +162,7 @@ class Service:
             replicated=settings.redis_url is not None,
             refuses=self.bounds.refuses,
         )
-        self.dead_letters = DeadLetters(store, clock, self.worker.wake)
+        self.dead_letters = DeadLetters(store, clock, self.worker.wake, self._parser_of)
         self.unreadable = Unreadable(store, self.accept, clock)
         self.letter_keeper = LetterKeeper(
             store,
@@ -179,6 +179,10 @@ class Service:
         self.embedded: EmbeddedRedis | None = None
         self.health: Health | None = None
         self.draining = False
+
+    def _parser_of(self, source: str) -> Parser:
+        """How the bodies of a sender are read by the rules in force. Raises BadPayload where there is no such sender."""
+        return find_parser(source, self.rules.ruleset.custom)
 
     def _ahead(self) -> int:
         """How far our time is ahead of the time of day, in ms."""
@@ -470,7 +474,7 @@ class Service:
                 f"`sources` in alertrouter.yaml names {source}, but there is no sender {source.partition('/')[0]}: "
                 "its credentials guard nothing; write the sender as in its /webhooks/ address"
                 for source in self.credentials.in_force
-                if source.partition("/")[0] not in PARSERS
+                if source.partition("/")[0] not in SENDERS
             ),
             *(
                 f"services/{service}.yaml is faulty and set aside ({errors[0]}); mend it, `alertrouter check` lists all"
@@ -522,6 +526,7 @@ class Service:
             on_taken=self.senders.taken,
             on_refused=self.senders.refused,
             on_oversized=self.unreadable.oversized,
+            parser_of=self._parser_of,
         )
         enqueue = Enqueue(
             self.accept,

@@ -348,7 +348,7 @@ class _Thing:
         }
 
     def notification(self, at: int) -> dict[str, Any]:
-        """As Datadog sends it, by the template of docs/datadog.md."""
+        """As Datadog sends it, by the template of docs/senders/datadog.md."""
         firing, began, ended = self._go_on(at)
         if self.steady:
             transition, extra, said_at = "Triggered", self.extra, began

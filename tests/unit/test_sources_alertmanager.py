@@ -18,7 +18,7 @@ from alertrouter.sources.alertmanager import fingerprint_of, parse
 from alertrouter.sources.body import REPLACED
 
 PAYLOADS = Path(__file__).parent.parent / "payloads" / "alertmanager"
-GUIDE = Path(__file__).parent.parent.parent / "docs" / "alertmanager.md"
+GUIDE = Path(__file__).parent.parent.parent / "docs" / "senders" / "alertmanager.md"
 
 LABELS = {"alertname": "DiskFull", "instance": "db-1", "severity": "warning"}
 STARTED = "2027-02-05T04:00:00Z"

@@ -17,14 +17,14 @@ from alertrouter.sources.body import REPLACED
 from alertrouter.sources.datadog import parse
 
 PAYLOADS = Path(__file__).parent.parent / "payloads" / "datadog"
-GUIDE = Path(__file__).parent.parent.parent / "docs" / "datadog.md"
+GUIDE = Path(__file__).parent.parent.parent / "docs" / "senders" / "datadog.md"
 FORM = "application/x-www-form-urlencoded"
 MONITOR = "700100:31415926:c0ffee5a3a4d1e8fae2482df7b776281"
 
-FROM_TITLE = "the payload does not name the transition, its title does: use the payload template of docs/datadog.md"
-NOT_CLOSABLE = (
-    "the payload names no monitor, so its recovery cannot close this alert: use the payload template of docs/datadog.md"
+FROM_TITLE = (
+    "the payload does not name the transition, its title does: use the payload template of docs/senders/datadog.md"
 )
+NOT_CLOSABLE = "the payload names no monitor, so its recovery cannot close this alert: use the payload template of docs/senders/datadog.md"
 
 
 def parse_file(name: str) -> ParsedPayload:

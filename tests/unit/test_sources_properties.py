@@ -21,7 +21,8 @@ from alertrouter.alert import Alert, Severity, Status
 from alertrouter.destinations.pagerduty import EventAction, build_event
 from alertrouter.enrich import Enriched
 from alertrouter.errors import BadPayload
-from alertrouter.sources import PARSERS, ParsedPayload
+from alertrouter.sources import PARSERS, ParsedPayload, find_parser
+from tests.custom_senders import ACME, PLAIN, custom
 
 TESTS = Path(__file__).parent.parent
 PAYLOADS = sorted((TESTS / "payloads").glob("*/*.json"))
@@ -71,7 +72,16 @@ values = st.recursive(
 #: The names that senders use, with values they never send.
 members = st.dictionaries(st.sampled_from(sorted(names(PAYLOADS))), values, max_size=8)
 alert_lists = st.lists(values | members, max_size=4).map(lambda alerts: {"alerts": alerts, "status": "firing"})
-sources = st.sampled_from(sorted(PARSERS))
+CUSTOM = {**custom("custom/acme", ACME), **custom("custom/plain", PLAIN)}
+sources = st.sampled_from(sorted([*PARSERS, *CUSTOM]))
+
+
+#: What tests.custom_senders.ACME reads of one problem, with a word that it knows now and then.
+problems = st.dictionaries(
+    st.sampled_from(["id", "state", "level", "title", "part", "occurrence", "since", "until", "reason", "tags", "url"]),
+    values
+    | st.sampled_from([1, "ok", "Comment", 1801800000, "p1", [{"tag": "a", "value": 1}], "https://a.example.org"]),
+)
 
 
 def as_json(value: Any, *, ascii_only: bool = True) -> bytes:
@@ -95,7 +105,7 @@ def parse(
     source: str, body: bytes, content_type: str, headers: Mapping[str, str] = MappingProxyType({})
 ) -> ParsedPayload | BadPayload:
     try:
-        return PARSERS[source](body, {"content-type": content_type, **headers}, source)
+        return find_parser(source, CUSTOM)(body, {"content-type": content_type, **headers}, source)
     except BadPayload as refusal:
         return refusal
 
@@ -127,6 +137,12 @@ def check_alert(source: str, alert: Alert) -> None:
     assert all(link.href.startswith(("http://", "https://")) for link in alert.links)
     shown = Enriched(alert.event, alert.links, alert.client, alert.client_url)
     SCHEMA.validate(build_event(EventAction.TRIGGER, "k" * 32, alert.dedup_key, shown))
+
+
+@settings(max_examples=300)
+@given(st.lists(problems, max_size=4), values)
+def test_any_problem_of_a_custom_sender(found: list[Any], host: Any) -> None:
+    check("custom/acme", as_json({"event": {"problems": found}, "host": {"id": host, "name": host}, "labels": host}))
 
 
 @given(sources, st.binary(max_size=200), st.sampled_from([JSON, FORM, "", "text/plain"]))

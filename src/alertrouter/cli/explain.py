@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -25,9 +25,11 @@ from alertrouter.delivery.explained_text import as_text
 from alertrouter.delivery.explaining import as_json, explain
 from alertrouter.errors import BadPayload, RulesInvalid, SettingsInvalid
 from alertrouter.rules.load import load_rules
+from alertrouter.rules.model import Ruleset
 from alertrouter.settings import load_settings
 from alertrouter.shown import escaped
-from alertrouter.sources import PARSERS, ParsedPayload, pagerduty
+from alertrouter.sources import SENDERS, ParsedPayload, Parser, find_parser, pagerduty
+from alertrouter.sources.body import FORM
 
 _REQUEST_S = 30.0
 _BY_HAND = ParameterSource.COMMANDLINE
@@ -47,13 +49,25 @@ class _Moment(click.ParamType[int]):
         return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
+class _Sender(click.ParamType[str]):
+    """A sender, or one with its name."""
+
+    name = "sender"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        known = (*SENDERS, PAGERDUTY)
+        if value.partition("/")[0] not in known:
+            self.fail(f"{value!r} is not one of {', '.join(known)}", param, ctx)
+        return str(value)
+
+
 @click.command("explain")
 @click.argument("body", type=click.File("rb"), required=False)
 @click.option(
     "--source",
     "sender",
-    type=click.Choice([*PARSERS, PAGERDUTY]),
-    help="Who posts such bodies; pagerduty: an Events v2 body.",
+    type=_Sender(),
+    help=f"Who posts such bodies: {', '.join(SENDERS[:-1])} or custom/name; pagerduty: an Events v2 body.",
 )
 @click.option(
     "--rules", type=click.Path(path_type=Path), default="rules", envvar="ALERTROUTER_RULES", show_default=True
@@ -120,7 +134,7 @@ def _from_body(body: BinaryIO, sender: str, rules: Path, at: int | None) -> list
     now = time.time_ns() // 1_000_000
     try:
         ruleset = load_rules(rules, now=now)
-        payload = _parse(sender, body.read())
+        payload = _parser_of(sender, ruleset)(body.read(), _headers(body), sender)
     except RulesInvalid as invalid:
         for line in ("the rules cannot be loaded:", *invalid.problems):
             _complain(line)
@@ -136,10 +150,22 @@ def _from_body(body: BinaryIO, sender: str, rules: Path, at: int | None) -> list
     return [as_json(explain(alert, ruleset, now if at is None else at)) for alert in payload.alerts]
 
 
-def _parse(sender: str, body: bytes) -> ParsedPayload:
+def _parser_of(sender: str, ruleset: Ruleset) -> Parser:
     if sender == PAGERDUTY:
-        return pagerduty.parse(body, sender, new_key=lambda: uuid4().hex)
-    return PARSERS[sender](body, {}, sender)
+        return _parse_event
+    try:
+        return find_parser(sender, ruleset.custom)
+    except BadPayload as unknown:
+        raise click.BadParameter(unknown.reason, param_hint="--source") from None
+
+
+def _parse_event(body: bytes, _headers: Mapping[str, str], source: str) -> ParsedPayload:
+    return pagerduty.parse(body, source, new_key=lambda: uuid4().hex)
+
+
+def _headers(body: BinaryIO) -> Mapping[str, str]:
+    """A file says by its name that it is a form; standard input may have none."""
+    return {"content-type": FORM} if str(getattr(body, "name", "")).endswith(".form") else {}
 
 
 # --- a running service -----------------------------------------------------------------------------------------------

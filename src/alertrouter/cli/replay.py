@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from alertrouter.settings import load_settings
 from alertrouter.shown import escaped, escaped_json
 from alertrouter.simulation.replay import Contender, Difference, replay
 from alertrouter.simulation.replay_report import FAILURES, as_json, as_markdown, as_text, failure, failures
+from alertrouter.sources import find_parser
 from alertrouter.store.store import Dedup
 
 _DAMAGED_SHOWN = 20
@@ -105,8 +107,13 @@ def command(
         gc.set_threshold(_GC_THRESHOLD)
         progress = stack.enter_context(_progress())
         task = progress.add_task("replaying", total=total_bytes(files))
+        advance = partial(progress.advance, task)
         found = _run(
-            replay(old_side, new_side, read(files, damaged.append, lambda count: progress.advance(task, count)))
+            replay(
+                old_side,
+                new_side,
+                read(files, damaged.append, advance, partial(find_parser, custom=new_side.ruleset.custom)),
+            )
         )
     _tell_of_damage(damaged)
     if not found.heard:

@@ -149,7 +149,7 @@ def _read(rules: Path, wanted: Searcher | None) -> _Read:
     cases: list[Case] = []
     problems: list[Problem] = []
     for file in files:
-        for each in read_cases(file):
+        for each in read_cases(file, reading.ruleset.custom):
             if isinstance(each, Problem):
                 problems.append(each)
             elif wanted is None or wanted(each.name.encode("utf-8", "replace")):

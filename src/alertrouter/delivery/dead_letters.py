@@ -22,7 +22,7 @@ from alertrouter.alarms import OVERSIZED, alarm
 from alertrouter.alert import PAGERDUTY, Alert, Severity, Status
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.letter import Filter, Found, Kind, Letter, Standing, number_of, of_body
-from alertrouter.sources import PARSERS, ParsedPayload, pagerduty
+from alertrouter.sources import ParsedPayload, Parser, find_parser, pagerduty
 from alertrouter.store.letters import MOST_PER_CALL, Extent
 from alertrouter.store.store import CLOSED_LIFETIME_MS, AlertStore
 
@@ -64,13 +64,21 @@ _WHY_NOT = {
 class DeadLetters:
     """The dead letters of a running service. Every method raises StoreUnavailable.
 
-    redriven:  called when something was put back.
+    redriven:   called when something was put back.
+    parser_of:  how the bodies of a sender are read now; raises BadPayload where there is no such sender.
     """
 
-    def __init__(self, store: AlertStore, clock: Callable[[], int], redriven: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: AlertStore,
+        clock: Callable[[], int],
+        redriven: Callable[[], None],
+        parser_of: Callable[[str], Parser] = find_parser,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._redriven = redriven
+        self._parser_of = parser_of
 
     async def find(self, wanted: Filter, most: int, before: int = 0) -> tuple[list[Found], int]:
         """Up to `most` letters, the newest first, and the number to go on before; 0 when there are no others."""
@@ -123,16 +131,22 @@ class DeadLetters:
         if now - letter.at > CLOSED_LIFETIME_MS and not force:
             return Handled(name, "gone", "it is over a day old: whether its alerts are over is not known; see --force")
         try:
-            payload = _parsed(letter, body)
+            payload = self._parsed(letter, body)
         except BadPayload as bad:
             return Handled(name, "refused", f"still not understood: {bad.reason}")
-        if payload is None or payload.skipped:
-            reason = payload.skipped[0].reason if payload else "no such sender"
-            return Handled(name, "refused", f"still not understood: {reason}")
+        if payload.skipped:
+            return Handled(name, "refused", f"still not understood: {payload.skipped[0].reason}")
         words = Counter([await self._store.adopt(alert, letter.at, None, now) for alert in payload.alerts])
         heard = ", ".join(f"{count} {word}" for word, count in words.items()) or "no alerts in it"
         await self._store.letters.drop([found], now, "redriven", heard)
         return Handled(name, "redriven", heard)
+
+    def _parsed(self, letter: Letter, body: bytes) -> ParsedPayload:
+        """What there is in a body by now. Raises BadPayload, also where its sender is none any more."""
+        if letter.source.partition("/")[0] == PAGERDUTY:
+            return pagerduty.parse(body, letter.source, new_key=lambda: uuid4().hex)
+        headers = {"content-type": letter.content_type, **letter.headers}
+        return self._parser_of(letter.source)(body, headers, letter.source)
 
     async def drop(self, names: Sequence[str]) -> list[Handled]:
         """Let go of letters. Alerts stay as they are: still firing and heard again, they are tried again."""
@@ -163,15 +177,6 @@ def _said(handled: Handled) -> dict[str, str]:
 
 
 # --- what no alert could be made of ----------------------------------------------------------------------------------
-
-
-def _parsed(letter: Letter, body: bytes) -> ParsedPayload | None:
-    """What there is in a body by now; None where its sender is none any more. Raises BadPayload."""
-    sender = letter.source.partition("/")[0]
-    if sender == PAGERDUTY:
-        return pagerduty.parse(body, letter.source, new_key=lambda: uuid4().hex)
-    parse = PARSERS.get(sender)
-    return parse(body, {"content-type": letter.content_type, **letter.headers}, letter.source) if parse else None
 
 
 class Unreadable:

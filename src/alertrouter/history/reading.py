@@ -27,7 +27,7 @@ from alertrouter.history.entries import (
     SilenceAdded,
     SilenceEnded,
 )
-from alertrouter.sources import PARSERS
+from alertrouter.sources import Parser, find_parser
 
 STANDARD_INPUT = Path("-")
 #: What was heard past Redis is put down when Redis is back, later than what came after it.
@@ -84,14 +84,17 @@ def total_bytes(files: Iterable[Path]) -> int | None:
 
 
 def read(
-    files: Iterable[Path], damaged: Callable[[Damaged], None], advance: Callable[[int], None] = lambda _: None
+    files: Iterable[Path],
+    damaged: Callable[[Damaged], None],
+    advance: Callable[[int], None] = lambda _: None,
+    parser_of: Callable[[str], Parser] = find_parser,
 ) -> Iterator[Line]:
     """The lines of `files`, by time, equal ones once. `advance` is told of bytes read. Raises OSError.
 
     Each file is taken to be in order but for lines that are up to 15 minutes late.
     """
     with ExitStack() as stack:
-        streams = [_in_order(_lines(path, _open(path, stack), damaged, advance)) for path in files]
+        streams = [_in_order(_lines(path, _open(path, stack), damaged, advance, parser_of)) for path in files]
         yield from _without_repeats(heapq.merge(*streams, key=attrgetter("at")) if len(streams) > 1 else streams[0])
 
 
@@ -110,6 +113,7 @@ def _lines(
     opened: tuple[BinaryIO, Callable[[], int]],
     damaged: Callable[[Damaged], None],
     advance: Callable[[int], None],
+    parser_of: Callable[[str], Parser],
 ) -> Iterator[Line]:
     file, tell = opened
     name = "standard input" if path == STANDARD_INPUT else str(path)
@@ -126,7 +130,7 @@ def _lines(
             try:
                 found = _decode(line)
                 if isinstance(found, _Webhook):
-                    yield from _posted(found)
+                    yield from _posted(found, parser_of)
                 else:
                     yield found
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadPayload) as error:
@@ -136,12 +140,9 @@ def _lines(
     advance(tell() - read)
 
 
-def _posted(webhook: _Webhook) -> list[Recorded]:
+def _posted(webhook: _Webhook, parser_of: Callable[[str], Parser]) -> list[Recorded]:
     """The alerts of a body. Raises BadPayload, also where only some of them cannot be read."""
-    parse = PARSERS.get(webhook.source.partition("/")[0])
-    if parse is None:
-        raise BadPayload(f"unknown sender {webhook.source!r}; one of: {', '.join(sorted(PARSERS))}")
-    payload = parse(msgspec.json.encode(webhook.body), {}, webhook.source)
+    payload = parser_of(webhook.source)(msgspec.json.encode(webhook.body), {}, webhook.source)
     if payload.skipped:
         raise BadPayload("; ".join(each.reason for each in payload.skipped))
     return [Recorded(at=webhook.at, id=alert.id, alert=alert) for alert in payload.alerts]

@@ -19,6 +19,7 @@ from alertrouter.rules.build import CONFIG, GLOBAL, ROUTER, Part, build_part, no
 from alertrouter.rules.build_credentials import build_credentials
 from alertrouter.rules.build_heartbeats import build_heartbeats
 from alertrouter.rules.build_integrations import build_integrations
+from alertrouter.rules.build_sources import build_sources
 from alertrouter.rules.document import Document, Key, Problem, nothing_in, read_document
 from alertrouter.rules.model import (
     START,
@@ -35,6 +36,7 @@ from alertrouter.rules.model import (
     TopicReferences,
 )
 from alertrouter.rules.schema import ConfigShape, destination_names, did_you_mean, fit
+from alertrouter.sources import Parser
 
 UNROUTED_FILE = "unrouted.yaml"
 SERVICES = "services"
@@ -63,6 +65,7 @@ class _Files:
     heartbeats: tuple[Heartbeat, ...] = ()
     credentials: Mapping[str, CredentialReferences] = field(default_factory=dict)
     integrations: Mapping[str, Integration] = field(default_factory=dict)
+    custom: Mapping[str, Parser] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @contextmanager
@@ -139,18 +142,22 @@ def _read_files(directory: Path, now: int | None) -> _Files:
     heartbeats, about_heartbeats = build_heartbeats(config_document, config, services)
     integrations, about_integrations = build_integrations(config_document, config, services)
     credentials, about_credentials = build_credentials(config_document, config)
+    custom, about_sources = build_sources(config_document, config)
     problems = [
         *(config_shape if isinstance(config_shape, list) else ()),
         *about_heartbeats,
         *about_integrations,
         *about_credentials,
+        *about_sources,
         *_stray_topics(config_document, config),
         *(problem for part in parts for problem in part.problems),
         *_unknown_services(router_part, services),
         *_repeated_names(parts),
         *_stray_files(directory, entries),
     ]
-    return _Files(config_document, config, parts, tuple(sorted(problems)), heartbeats, credentials, integrations)
+    return _Files(
+        config_document, config, parts, tuple(sorted(problems)), heartbeats, credentials, integrations, custom
+    )
 
 
 def _ruleset(files: _Files, quarantined: Mapping[str, tuple[str, ...]], last: Ruleset | None) -> Ruleset:
@@ -172,6 +179,7 @@ def _ruleset(files: _Files, quarantined: Mapping[str, tuple[str, ...]], last: Ru
         heartbeats=files.heartbeats,
         credentials=files.credentials,
         integrations=MappingProxyType(dict(files.integrations)),
+        custom=files.custom,
         topics=MappingProxyType(_topics(files.config)),
     )
 

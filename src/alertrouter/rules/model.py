@@ -18,6 +18,7 @@ from alertrouter.rules.moment import CacheWrite as CacheWrite
 from alertrouter.rules.moment import CountQuery as CountQuery
 from alertrouter.rules.silences import Silence
 from alertrouter.rules.templates import Extraction, Pattern, Template, Variable
+from alertrouter.sources import Parser
 
 #: Where the router sends what no rule of its own wanted.
 UNROUTED = "unrouted"
@@ -312,6 +313,7 @@ class Ruleset:
     quarantined:    services whose file is faulty, with its problems as file:line:col. What they had before stays in
                     force; one of which no good version is known has no orchestration.
     integrations:   by name; none is called as a service.
+    custom:         how the bodies of senders are read that alertrouter.yaml describes, by `custom/name`.
     silences:       what people on call keep back at present, in the order in which they are asked; of no file.
     credentials:    of the sources that have their own.
     topics:         of SNS, by the source that hears of them.
@@ -327,4 +329,5 @@ class Ruleset:
     heartbeats: tuple[Heartbeat, ...] = ()
     credentials: Mapping[str, CredentialReferences] = field(default_factory=dict)
     integrations: Mapping[str, Integration] = field(default_factory=dict)
+    custom: Mapping[str, Parser] = field(default_factory=lambda: MappingProxyType({}))
     topics: Mapping[str, TopicReferences] = field(default_factory=dict)

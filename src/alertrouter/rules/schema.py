@@ -20,6 +20,7 @@ from pydantic import (
     JsonValue,
     ValidationError,
     WithJsonSchema,
+    create_model,
 )
 from pydantic_core import ErrorDetails
 
@@ -341,6 +342,65 @@ class SignatureShape(Shape):
     timestamp_header: HeaderName | None = None
 
 
+def _help(text: str) -> Any:
+    return Field(description=text)
+
+
+class StatusShape(Shape):
+    """What a custom sender's words for the state of an alert mean. Upper and lower case are one."""
+
+    path: Annotated[Texts, _help("Where the status stands. A list: the first that is there.")]
+    firing: Annotated[Texts, _help("The words for an alert that fires, in quotes if they look like numbers.")]
+    resolved: Annotated[Texts | None, _help("The words for one that is over.")] = None
+    acknowledged: Annotated[Texts | None, _help("The words for one that somebody looks after.")] = None
+    ignored: Annotated[Texts | None, _help("The words that neither open nor close an alert.")] = None
+
+
+class SeverityShape(Shape):
+    """What a custom sender's words for the severity mean. Upper and lower case are one."""
+
+    path: Annotated[Texts | None, _help("Where the severity stands. A list: the first that is there.")] = None
+    critical: Annotated[Texts | None, _help("The sender's words for it.")] = None
+    error: Annotated[Texts | None, _help("The sender's words for it.")] = None
+    warning: Annotated[Texts | None, _help("The sender's words for it.")] = None
+    info: Annotated[Texts | None, _help("The sender's words for it.")] = None
+    default: Annotated[Severity, Field(strict=False), _help("Where nothing is said, or a word that is not known.")] = (
+        Severity.ERROR
+    )
+
+
+class TimestampsShape(Shape):
+    """RFC 3339 with a zone, or seconds or milliseconds since 1970."""
+
+    started: Annotated[Texts | None, _help("When the alert began: the same in each of its messages.")] = None
+    ended: Annotated[Texts | None, _help("When it ended; read where it is resolved.")] = None
+
+
+class _FieldsShape(Shape):
+    """Where a custom sender's bodies say what. A list of paths: the first that leads to a value."""
+
+    alerts: Annotated[Text | None, _help("A list in the body. Left out: the body is one alert, or a list.")] = None
+    identity: Annotated[Texts, _help("What names the alert from opening to closing. A list: all of them together.")]
+    status: Annotated[StatusShape, _help("Whether it fires, and what the sender's words for that mean.")]
+    severity: Annotated[SeverityShape | None, _help("What the sender's words for it mean. Left out: error.")] = None
+    summary: Annotated[Texts | None, _help("One line for the responder.")] = None
+    source: Annotated[Texts | None, _help("What is affected, such as a host.")] = None
+    component: Annotated[Texts | None, _help("event.component")] = None
+    group: Annotated[Texts | None, _help("event.group")] = None
+    episode: Annotated[Texts | None, _help("The sender's name for one occurrence. Left out: when it started.")] = None
+    timestamps: Annotated[TimestampsShape, _help("When it began and ended.")] = TimestampsShape()
+    details: Annotated[
+        dict[Text, Text] | None, _help("Paths by the names they get in custom_details. Left out: the whole alert.")
+    ] = None
+    labels: Annotated[Texts | None, _help("Objects, or lists of tags and values, for custom_details.")] = None
+    links: Annotated[dict[Text, Text], _help("Paths of web addresses, by what is shown for them.")] = {}
+
+
+FieldsShape = create_model(
+    "FieldsShape", __base__=_FieldsShape, **{"class": (Annotated[Texts | None, _help("event.class")], None)}
+)  # type: ignore[call-overload]
+
+
 #: https://docs.aws.amazon.com/sns/latest/dg/sns-create-topic.html: the last part is the topic's name.
 _TOPIC = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]+:[A-Za-z0-9_-]{1,256}(\.fifo)?$"
 
@@ -360,6 +420,10 @@ class SourceShape(Shape):
     tokens: NamedSecrets | None = None
     header: Annotated[HeaderName | None, Field(description="One more header that carries the token.")] = None
     signature: SignatureShape | None = None
+    fields: Annotated[
+        FieldsShape | None,  # type: ignore[valid-type]
+        _help("Of a custom sender, custom/name: where its bodies say what."),
+    ] = None
     topics: Annotated[list[Topic] | None, Field(min_length=1)] = None
     certificates: Text | None = None
 

@@ -19,7 +19,8 @@ from alertrouter.rules.syntax import ConditionError, parse
 from alertrouter.rules.syntax import Path as Reference
 from alertrouter.rules.times import Instant
 from alertrouter.simulation.schema import ExpectShape, TestFileShape, span_text
-from alertrouter.sources import PARSERS
+from alertrouter.sources import CUSTOM, PARSERS, SENDERS, Parser
+from alertrouter.sources.body import FORM
 
 #: When a test begins that does not say so: long ago, so that what expires has not.
 DEFAULT_START = 1_767_225_600_000  # 2026-01-01T00:00:00Z
@@ -109,8 +110,8 @@ def find_files(rules: Path) -> list[Path]:
     return sorted(path for path in (rules / "tests").rglob("*_test.yaml") if path.is_file())
 
 
-def read_cases(path: Path) -> list[Case] | list[Problem]:
-    """The tests of a file, or everything that is wrong with it."""
+def read_cases(path: Path, custom: Mapping[str, Parser] = MappingProxyType({})) -> list[Case] | list[Problem]:
+    """The tests of a file, or everything that is wrong with it. `custom` are the senders of alertrouter.yaml."""
     document = read_document(path)
     if isinstance(document, Problem):
         return [document]
@@ -118,7 +119,7 @@ def read_cases(path: Path) -> list[Case] | list[Problem]:
     shape = fit(TestFileShape, document)
     if isinstance(shape, list):
         return sorted(shape)
-    reader = _Reader(document, path.parent, alone)
+    reader = _Reader(document, path.parent, alone, custom)
     cases = [reader.case(number, each) for number, each in enumerate(shape.tests)]
     return sorted(reader.problems) or cases
 
@@ -150,6 +151,7 @@ class _Reader:
     document: Document
     folder: Path
     alone: frozenset[tuple[Key, ...]]
+    custom: Mapping[str, Parser]
     problems: list[Problem] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)
     begun: dict[str, bool] = field(default_factory=dict)  # who has sent in this test, and whether a body last
@@ -232,8 +234,12 @@ class _Reader:
         if written is None:
             return sender
         own = written.partition("/")[0]
-        if own not in PARSERS or not _SENDER.fullmatch(written):
-            self._add((*path, "source"), f"`{own}` is no sender{did_you_mean(own, PARSERS)}")
+        if own not in SENDERS or not _SENDER.fullmatch(written):
+            self._add((*path, "source"), f"`{own}` is no sender{did_you_mean(own, SENDERS)}")
+            return sender
+        if own == CUSTOM and written not in self.custom:
+            known = did_you_mean(written, self.custom) or "; describe it under `sources` in alertrouter.yaml"
+            self._add((*path, "source"), f"`{written}` is no custom sender of these rules{known}")
             return sender
         if sender and own != sender:
             self._add((*path, "source"), f"this alert is {sender}'s; write `{sender}/<name>`")
@@ -269,7 +275,7 @@ class _Reader:
                 self._add(path, f"{file} cannot be read: {error.strerror}")
                 return Sent(source or next(iter(PARSERS)), b"")
             if file.suffix == ".form":
-                content_type = "application/x-www-form-urlencoded"
+                content_type = FORM
         else:
             body = msgspec.json.encode(written, enc_hook=str)
         return Sent(source or self._guess(path, body, content_type), body, content_type)

@@ -22,7 +22,7 @@ from alertrouter.simulation.cases import Case, Sent, Step
 from alertrouter.simulation.schema import Ending
 from alertrouter.simulation.short_forms import Senders
 from alertrouter.simulation.world import World, keys_for
-from alertrouter.sources import PARSERS
+from alertrouter.sources import find_parser
 from alertrouter.store.store import Accepted
 
 REDACTED = "[redacted]"
@@ -170,7 +170,8 @@ class _Player:
 
     async def _hear(self, sent: Sent, body: bytes, content_type: str) -> list[Judged]:
         try:
-            payload = PARSERS[sent.sender](body, {"content-type": content_type}, sent.source)
+            parse = find_parser(sent.source, self.world.active.ruleset.custom)
+            payload = parse(body, {"content-type": content_type}, sent.source)
         except BadPayload as error:
             self.last.append(_Subject(None, Ending.REFUSED, error.status, error.reason))
             return []

@@ -161,7 +161,7 @@ class AlertmanagerShape(RawShape):
 
 
 class DatadogShape(RawShape):
-    """One notification, by the names of docs/datadog.md's template without their nesting."""
+    """One notification, by the names of docs/senders/datadog.md's template without their nesting."""
 
     title: Text | None = None
     text: Text | None = None
@@ -323,7 +323,7 @@ _HELP = {
     "same": "true: the alert of this sender before this one, with what stands beside it changed.",
     "service": "Where the router sent it; `unrouted` if no rule wanted it.",
     "severity": "critical, error, warning or info, as the rules left it.",
-    "source": "Who posts it: alertmanager, datadog, or with a name: alertmanager/team-a.",
+    "source": "Who posts it: alertmanager, datadog, or with a name: alertmanager/team-a, custom/acme.",
     "start": "When the test begins, with a zone: 2027-01-10T03:00:00+07:00.",
     "startsAt": "Left out: when the alert began to fire in this test.",
     "steps": "What happens, in order.",

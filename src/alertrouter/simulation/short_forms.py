@@ -103,7 +103,7 @@ def _common(each: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def _datadog(senders: Senders, source: str, forms: Sequence[Mapping[str, Any]], now: int) -> list[bytes]:
-    """The template of docs/datadog.md; one body for each notification."""
+    """The template of docs/senders/datadog.md; one body for each notification."""
     return [msgspec.json.encode(_notification(senders, source, form, now)) for form in forms]
 
 

@@ -28,6 +28,8 @@ FORM_FIELDS_LIMIT = 1000
 #: CPython converts no longer text to int or back (sys.set_int_max_str_digits).
 _INT_DIGITS_LIMIT = 4300
 
+FORM = "application/x-www-form-urlencoded"
+
 REPLACED = "some characters of the body were not valid text and were replaced by \ufffd"
 
 #: Lone surrogates cannot be encoded; NUL ends strings in C and is refused by databases; the others, ESC above all,
@@ -68,7 +70,7 @@ def read_json(body: bytes) -> Body:
 def is_form(content_type: str, body: bytes) -> bool:
     """True for a form. `curl -d '{...}'` claims to be one, so a body that starts like JSON is not."""
     media_type = content_type.partition(";")[0].strip().lower()
-    return media_type == "application/x-www-form-urlencoded" and body.lstrip()[:1] not in (b"{", b"[")
+    return media_type == FORM and body.lstrip()[:1] not in (b"{", b"[")
 
 
 def read_json_only(body: bytes, headers: Mapping[str, str]) -> Body:

@@ -1,6 +1,6 @@
 """Datadog's webhook: our template, the payload Datadog sends where there is none, and other people's templates.
 
-https://docs.datadoghq.com/integrations/webhooks/ lists the variables; docs/datadog.md has the template to paste. One
+https://docs.datadoghq.com/integrations/webhooks/ lists the variables; docs/senders/datadog.md has the template to paste. One
 payload is one notification about one group of one monitor.
 """
 
@@ -81,7 +81,7 @@ _SUBSTITUTES = ("aggreg_key", "cycle_key", "event_id")
 #: https://app.datadoghq.com/event/event?id=... : the site is before the path.
 _EVENT_LINK = re.compile(r"(https?://[^/?#]+)/event[/?]")
 
-_ADVICE = "use the payload template of docs/datadog.md"
+_ADVICE = "use the payload template of docs/senders/datadog.md"
 
 
 def parse(body: bytes, headers: Mapping[str, str], source: str) -> ParsedPayload:

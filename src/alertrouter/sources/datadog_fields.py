@@ -17,7 +17,7 @@ def plain(name: str) -> str:
     return name.lower().translate(_SEPARATORS)
 
 
-#: Our name for a variable, and where it may be found: first in the template of docs/datadog.md, then in other people's.
+#: Our name for a variable, and where it may be found: first in the template of docs/senders/datadog.md, then in other people's.
 #: A dot goes one level down.
 _PLACES: Mapping[str, tuple[str, ...]] = {
     field: tuple(plain(place) for place in places.split())

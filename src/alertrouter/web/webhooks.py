@@ -20,7 +20,7 @@ from aiohttp import web
 from alertrouter import telemetry
 from alertrouter.alert import Alert
 from alertrouter.errors import BadPayload, StoreUnavailable
-from alertrouter.sources import PARSERS, ParsedPayload
+from alertrouter.sources import CUSTOM, SENDERS, ParsedPayload, Parser, find_parser
 from alertrouter.sources.payload import read_headers
 from alertrouter.web.auth import Access, Credentials, access, has_token_in_query, token_shown, unauthorized
 from alertrouter.web.body import read_body, read_raw
@@ -70,6 +70,7 @@ class Webhooks:
     everybody: what a source must show that has no credentials of its own.
     own:       the credentials of those that have, by `sender` or `sender/name`.
     now:       ms since the epoch.
+    parser_of: how the bodies of a source are read; raises BadPayload where there is no such sender.
     gates:     by sender, what holds its bodies to more than a token before they are read.
     `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx; `on_oversized`, and only
     it, of those over a limit. It, accept and keep raise StoreUnavailable: then the sender is to try again.
@@ -88,6 +89,7 @@ class Webhooks:
         on_taken: Callable[[str], None] = _nobody,
         on_refused: OnRefused = _nobody,
         on_oversized: OnOversized = _nobody_waits,
+        parser_of: Callable[[str], Parser] = find_parser,
     ) -> None:
         self._accept = accept
         self._keep = keep
@@ -97,6 +99,7 @@ class Webhooks:
         self._everybody = everybody
         self._own = own
         self._now = now
+        self._parser_of = parser_of
         self._gates = gates
         self._max_body_bytes = max_body_bytes
         self._log = structlog.get_logger()
@@ -109,12 +112,10 @@ class Webhooks:
         refusal = await self._refusal_of(request, sender, name)
         if refusal is not None:
             return self._answered(sender, refusal)
-        parse = PARSERS.get(sender)
-        if parse is None:
-            return _refusal(404, f"unknown sender; one of: {', '.join(sorted(PARSERS))}")
-        if name and not _NAME.fullmatch(name):
-            return self._answered(sender, _refusal(404, "a sender's name is a-z, 0-9, _ and -, at most 64"))
         source = f"{sender}/{name}" if name else sender
+        parse = self._parser_or_refusal(sender, name, source)
+        if isinstance(parse, web.Response):
+            return self._answered(sender, parse)
         content_type = request.headers.get("Content-Type", "")
         body = b""
         try:
@@ -163,10 +164,10 @@ class Webhooks:
         except BadPayload as error:
             return _refusal(error.status, error.reason)
         if shown is None:
-            if sender in PARSERS and (not name or _NAME.fullmatch(name)):
+            if sender in SENDERS and (_NAME.fullmatch(name) if name else sender != CUSTOM):
                 self._on_refused(source, "401: missing or wrong token", known=own is not None or not name)
             return unauthorized()
-        of = source if own else sender if sender in PARSERS else "other"
+        of = source if own else sender if sender in SENDERS else "other"
         for credential in shown:
             _credentials(of, credential).inc()
         return None
@@ -193,6 +194,17 @@ class Webhooks:
         else:
             self._on_refused(source, f"{error.status}: {error.reason}", known=True)
 
+    def _parser_or_refusal(self, sender: str, name: str, source: str) -> Parser | web.Response:
+        if name and not _NAME.fullmatch(name):
+            return _refusal(404, "a sender's name is a-z, 0-9, _ and -, at most 64")
+        try:
+            return self._parser_of(source)
+        except BadPayload as error:
+            # taken out of alertrouter.yaml, perhaps, and still sending: all of that is lost
+            if sender == CUSTOM and name:
+                self._on_refused(source, f"{error.status}: {error.reason}", known=True)
+            return _refusal(error.status, error.reason)
+
     def _report(self, source: str, sender: str, payload: ParsedPayload) -> None:
         """Count and log what will not become an alert: nothing is left out in silence."""
         if payload.skipped:
@@ -208,7 +220,7 @@ class Webhooks:
             )
 
     def _answered(self, sender: str, response: web.Response) -> web.Response:
-        _answers(sender if sender in PARSERS else "other", str(response.status)).inc()
+        _answers(sender if sender in SENDERS else "other", str(response.status)).inc()
         return response
 
 
