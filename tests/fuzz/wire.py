@@ -248,7 +248,7 @@ class Connection:
             else:
                 found.accepted.update(request.ids)
                 found.alerts += len(request.ids)
-        elif status not in _REFUSALS:
+        elif status not in _REFUSALS and not (status == 403 and not request.ids):  # what SNS asks to be confirmed
             found.fault(f"input {request.number}: answered {status}, {body[:200]!r}")
         elif request.ids is not None and status != 413:
             found.fault(f"input {request.number}: refused with {status}, {body[:200]!r}, and it is fine")
