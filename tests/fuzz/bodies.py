@@ -27,6 +27,7 @@ from alertrouter.rules.load import load_rules
 from alertrouter.rules.model import Ruleset
 from alertrouter.sources import PARSERS, ParsedPayload, Parser, pagerduty
 from tests.alerts import NIGHT
+from tests.custom_senders import ACME, custom
 from tests.fuzz.inputs import Input, Target
 from tests.fuzz.mutations import FRAGMENTS, VALUES, Mutator, Parts, take_apart
 
@@ -58,9 +59,11 @@ class Recorded:
     parts: Parts
 
 
-#: Every parser, by the sender; that of PagerDuty's own endpoint has no recorded bodies, and another form.
+#: Every parser, by the sender; beside those of PARSERS one that alertrouter.yaml describes, and that of PagerDuty's own
+#: endpoint, which has another form. Their bodies are below.
 READERS: Mapping[str, Parser] = {
     **PARSERS,
+    **custom("custom/acme", ACME),
     "pagerduty": lambda body, _, source: pagerduty.parse(body, source, lambda: "made"),
 }
 _EVENTS = (
@@ -86,6 +89,29 @@ _EVENTS = (
     {"routing_key": _KEY, "event_action": "acknowledge", "dedup_key": "disk/db-1", "payload": None},
     {"routing_key": _KEY, "event_action": "resolve", "dedup_key": "disk/db-1"},
 )
+_PROBLEMS = {
+    "host": {"id": 7, "name": "db-1"},
+    "labels": {"env": "prod"},
+    "event": {
+        "problems": [
+            {
+                "id": 31,
+                "state": "Problem",
+                "level": 5,
+                "title": "Disk full",
+                "part": "postgres",
+                "team": "storage",
+                "kind": "disk",
+                "occurrence": "31-1",
+                "since": 1801800000,
+                "reason": "0 B left",
+                "tags": [{"tag": "mount", "value": "/var"}],
+                "url": "https://acme.example.org/31",
+            },
+            {"id": "32", "state": "OK", "name": "Load", "until": "2027-01-10T03:00:00Z", "tags": {"a": "b"}},
+        ]
+    },
+}
 
 
 @cache
@@ -95,8 +121,9 @@ def recorded() -> tuple[Recorded, ...]:
     missing = set(PARSERS) - {each.sender for each in found}
     assert not missing, f"no recorded body of {missing} in {PAYLOADS}"
     json_type = {"content-type": _TYPES[".json"]}
-    events = (Recorded("pagerduty", json_type, take_apart(json.dumps(event).encode())) for event in _EVENTS)
-    return (*(each for each in found if each.sender in PARSERS), *events)
+    written = [*(("pagerduty", event) for event in _EVENTS), ("custom/acme", _PROBLEMS)]
+    others = (Recorded(sender, json_type, take_apart(json.dumps(body).encode())) for sender, body in written)
+    return (*(each for each in found if each.sender in PARSERS), *others)
 
 
 def _read(path: Path) -> Recorded:

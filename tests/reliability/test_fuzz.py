@@ -70,6 +70,7 @@ def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Service, "keep_rules", nothing)
 
 
+@pytest.mark.takes_minutes
 async def test_rules_that_break_under_a_running_service(
     long: bool, figure: Figure, unwatched: None, client: Client, rules: Path
 ) -> None:
