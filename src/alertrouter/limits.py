@@ -12,6 +12,7 @@ class Limits:
     body_bytes:  of a body, before and after decompression. Over it: 413.
     alerts:      in one body. Over it: 413.
     depth:       lists and objects inside one another. Over it: 400.
+    containers:  lists and objects in one body. Over it: 413.
     labels:      of one alert, and as many annotations; the rest is left out, with a note.
     name:        of a label or detail, in characters; longer ones are cut, with a mark.
     text:        any other text of an alert, in characters; the same.
@@ -26,6 +27,7 @@ class Limits:
     body_bytes: int = 16 * 1024 * 1024
     alerts: int = 10_000
     depth: int = 64
+    containers: int = 500_000
     labels: int = 64
     name: int = 128
     text: int = 4_096

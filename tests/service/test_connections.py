@@ -292,6 +292,7 @@ def test_the_limits_are_the_ones_that_are_documented() -> None:
         f"{limits.body_bytes // 1024 // 1024} MiB",
         f"{limits.alerts:,} alerts",
         f"{limits.depth} levels",
+        f"{limits.containers:,}",
         f"{limits.labels} labels",
         f"{limits.name} characters",
         f"{limits.text:,} characters",
