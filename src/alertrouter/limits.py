@@ -18,7 +18,7 @@ class Limits:
     text:        any other text of an alert, in characters; the same.
     key:         what only tells alerts or episodes apart, in characters; longer ones are hashed, so they still do.
     head_s:      for a request's line and headers, from its first byte or the connection's begin, in seconds.
-    body_s:      for its body, from the end of the headers, in seconds.
+    body_s:      for all of a request, body included, from the same moment on, in seconds.
     idle_s:      between two requests, in seconds.
     answer_s:    for a client to make room for the rest of an answer, in seconds.
     connections, connections_per_address:  open at once. Addresses with fewer than `few` are let in up to `spare` more.
