@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import io
 import json
 import logging
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import structlog
+from aiohttp import web
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -153,6 +155,29 @@ def test_a_traceback_has_no_locals_and_no_credentials(lines: io.StringIO) -> Non
     failed, crashed = map(json.loads, written.splitlines())
     assert "in connect" in failed["exception"] and "redis://***@host" in failed["exception"]
     assert crashed["event"] == "a fault of this program ends it" and "in connect" in crashed["exception"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST / HTTP/1.1\r\nHost: h\r\nX-Alertrouter-Token: opensesame\x00\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nX-Alertrouter-Token opensesame\r\n\r\n",
+        b"GET /?opensesame HTTP/9.9\r\n\r\n",
+    ],
+)
+async def test_a_request_that_is_no_http_is_not_repeated(request_: bytes, lines: io.StringIO) -> None:
+    """Aiohttp's error shows the line that is wrong, which may hold a token."""
+    runner = web.ServerRunner(web.Server(lambda _: web.Response()), access_log=None)  # type: ignore[arg-type,return-value]
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+    writer.write(request_)
+    assert b" 400 " in await reader.read()
+    writer.close()
+    await runner.cleanup()
+    (found,) = map(json.loads, lines.getvalue().splitlines())
+    assert found["event"] == "a request that is no HTTP" and found["error"].startswith("Bad")
+    assert "sesame" not in lines.getvalue()
 
 
 def test_libraries_log_in_the_same_form(lines: io.StringIO) -> None:
