@@ -7,6 +7,7 @@ import asyncio
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,6 +156,20 @@ def test_a_traceback_has_no_locals_and_no_credentials(lines: io.StringIO) -> Non
     failed, crashed = map(json.loads, written.splitlines())
     assert "in connect" in failed["exception"] and "redis://***@host" in failed["exception"]
     assert crashed["event"] == "a fault of this program ends it" and "in connect" in crashed["exception"]
+
+
+def test_a_field_that_nobody_listed_keeps_its_name_only(lines: io.StringIO) -> None:
+    structlog.get_logger().info("it was sent", body="sesame", service="payment")
+    (found,) = map(json.loads, lines.getvalue().splitlines())
+    assert (found["body"], found["service"]) == ("***", "payment")
+
+
+def test_the_console_hides_and_escapes_as_well(lines: io.StringIO) -> None:
+    set_up_logging("console", "info")
+    structlog.get_logger().error("\x1b[2Jforged\r\n", body="sesame", reason="redis://:sesame@host \x9b")
+    written = re.sub(r"\x1b\[\d*m", "", lines.getvalue())  # its own colours
+    assert written.count("\n") == 1 and written.rstrip("\n").isprintable()
+    assert "sesame" not in written and "forged" in written
 
 
 @pytest.mark.parametrize(
