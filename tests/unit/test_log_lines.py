@@ -164,7 +164,8 @@ def test_a_field_that_nobody_listed_keeps_its_name_only(lines: io.StringIO) -> N
     assert (found["body"], found["service"]) == ("***", "payment")
 
 
-def test_the_console_hides_and_escapes_as_well(lines: io.StringIO) -> None:
+def test_the_console_hides_and_escapes_as_well(lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", lines)
     set_up_logging("console", "info")
     structlog.get_logger().error("\x1b[2Jforged\r\n", body="sesame", reason="redis://:sesame@host \x9b")
     written = re.sub(r"\x1b\[\d*m", "", lines.getvalue())  # its own colours
