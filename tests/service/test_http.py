@@ -362,3 +362,12 @@ async def test_what_clients_do_wrong_is_no_error_of_ours(
         await reader.read()
     assert (await client.get("/-/healthy"))[0] == 200
     assert not caplog.records
+
+
+@pytest.mark.parametrize("expected", [b"\xff", b"200-ok", b""])
+async def test_an_expectation_that_cannot_be_met_is_refused(client: Client, expected: bytes) -> None:
+    host, _, port = client.service.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nExpect: " + expected + b"\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 417 ")
+    writer.close()

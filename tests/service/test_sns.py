@@ -226,6 +226,14 @@ async def test_without_topics_notifications_need_the_token_alone_and_nothing_is_
     assert rig.server.requests == []
 
 
+async def test_what_cannot_be_checked_is_read_where_nothing_is_checked(rig: Rig, signer: Signer) -> None:
+    body = json.dumps(signer.envelope(ALARM)).encode()[:-1] + b', "Odd": "\xff"}'
+    assert "no JSON in UTF-8" in await rig.post(body)
+    rig.topics = None
+    assert await rig.post(body) == ""
+    assert await rig.post(b'{"Type": {}, "TopicArn": "%b"}' % TOPIC.encode()) == "", "no envelope, and no error of ours"
+
+
 async def test_raw_delivery_has_nothing_to_check_but_its_topic(rig: Rig) -> None:
     assert await rig.post(ALARM) == ""
     assert await rig.post(b"plain text", x_amz_sns_rawdelivery="true", x_amz_sns_topic_arn=TOPIC) == ""

@@ -13,6 +13,7 @@ import asyncio
 import ipaddress
 import resource
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +38,8 @@ _BUSY = (
 _ENDED_BY = frozenset((401, 413))
 #: Open files that Redis and what is asked of the disk need, beside PagerDuty's connections.
 _OWN_FILES = 32
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _log = structlog.get_logger()
 
@@ -198,7 +201,19 @@ class Listener(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return Connections(made.request_handler, self._bounds, request_factory=made.request_factory, **self._kwargs)
+        answer = _with_known_expectations(made.request_handler)
+        return Connections(answer, self._bounds, request_factory=made.request_factory, **self._kwargs)
+
+
+def _with_known_expectations(answer: Handler) -> Handler:
+    """As aiohttp meets an `Expect`, https://www.rfc-editor.org/rfc/rfc9110#field.expect; it fails at one that is no text."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+            return web.json_response({"error": "no expectation is met but 100-continue"}, status=417)
+        return await answer(request)
+
+    return handle
 
 
 async def _end_connection(_: web.Request, response: web.StreamResponse) -> None:

@@ -113,7 +113,7 @@ class Sns:
         where no topics are configured; nothing is fetched for those, and no subscription confirmed.
         """
         topics = self._topics_of(source)
-        envelope = _read_envelope(body)
+        envelope = _read_envelope(body, is_checked=topics is not None)
         topic = envelope.topic if envelope else headers.get("x-amz-sns-topic-arn", "")
         if topics is not None and topic and topic not in topics.allowed:
             raise NotAdmitted(f"the topic {quoted(topic)} is not among `topics` of {source} in alertrouter.yaml")
@@ -172,8 +172,8 @@ class Sns:
             self._confirmed.popitem(last=False)
 
 
-def _read_envelope(body: bytes) -> _Envelope | None:
-    """The envelope; None where the body has none. Raises NotAdmitted where what was signed cannot be told.
+def _read_envelope(body: bytes, *, is_checked: bool) -> _Envelope | None:
+    """The envelope; None where the body has none. Raises NotAdmitted where `is_checked` and what was signed cannot be told.
 
     What parsers read was made fit to be kept; what was signed is read from the body itself.
     """
@@ -181,13 +181,16 @@ def _read_envelope(body: bytes) -> _Envelope | None:
         value = read_json(body).value
     except BadPayload:
         return None
-    if not isinstance(value, dict) or value.get("Type") not in _KINDS or not isinstance(value.get("TopicArn"), str):
+    kind, topic = (value.get("Type"), value.get("TopicArn")) if isinstance(value, dict) else (None, None)
+    if not isinstance(kind, str) or kind not in _KINDS or not isinstance(topic, str):
         return None
     try:
         members = json.loads(body)
     except ValueError:
-        raise NotAdmitted("what was signed cannot be told: the body is no JSON in UTF-8") from None
-    return _Envelope(value["Type"], value["TopicArn"], members)
+        if is_checked:
+            raise NotAdmitted("what was signed cannot be told: the body is no JSON in UTF-8") from None
+        members = value
+    return _Envelope(kind, topic, members)
 
 
 def _sns_url(envelope: _Envelope, member: str) -> URL:
