@@ -384,7 +384,16 @@ class Service:
         return {"rules": str(self._settings.shadow_rules), **self.shadow.summary()} if self.shadow else None
 
     async def explain(self, alert_id: str) -> dict[str, Any] | None:
-        """All about one alert, by the rules in force. None where nothing is on record. Raises StoreUnavailable."""
+        """All about one alert, by the rules in force. None where nothing is on record. Raises StoreUnavailable.
+
+        An Events API v2 event is also found under the client's own dedup_key, which is the one that PagerDuty shows.
+        """
+        explained = await self._explain(alert_id)
+        if explained is None and (told := await self.store.told_under(alert_id, self.rules.routing_keys.values())):
+            explained = await self._explain(told)
+        return explained
+
+    async def _explain(self, alert_id: str) -> dict[str, Any] | None:
         return await explain_record(
             alert_id,
             self.store,

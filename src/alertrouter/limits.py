@@ -12,12 +12,13 @@ class Limits:
     body_bytes:  of a body, before and after decompression. Over it: 413.
     alerts:      in one body. Over it: 413.
     depth:       lists and objects inside one another. Over it: 400.
+    containers:  lists and objects in one body. Over it: 413.
     labels:      of one alert, and as many annotations; the rest is left out, with a note.
     name:        of a label or detail, in characters; longer ones are cut, with a mark.
     text:        any other text of an alert, in characters; the same.
     key:         what only tells alerts or episodes apart, in characters; longer ones are hashed, so they still do.
     head_s:      for a request's line and headers, from its first byte or the connection's begin, in seconds.
-    body_s:      for its body, from the end of the headers, in seconds.
+    body_s:      for all of a request, body included, from the same moment on, in seconds.
     idle_s:      between two requests, in seconds.
     answer_s:    for a client to make room for the rest of an answer, in seconds.
     connections, connections_per_address:  open at once. Addresses with fewer than `few` are let in up to `spare` more.
@@ -26,6 +27,7 @@ class Limits:
     body_bytes: int = 16 * 1024 * 1024
     alerts: int = 10_000
     depth: int = 64
+    containers: int = 500_000
     labels: int = 64
     name: int = 128
     text: int = 4_096

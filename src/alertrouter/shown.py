@@ -12,7 +12,7 @@ _UNSEEN = re.compile(
     "\ud800-\udfff\U000e0000-\U000e0fff]"
 )
 _URL = re.compile(r"""\b([A-Za-z][A-Za-z0-9+.-]*://)([^\s'"<>]*)""")
-_LOGIN = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]+", re.IGNORECASE | re.ASCII)
+_LOGIN = re.compile(r"\b(bearer|basic) +[\w.~+/=-]+", re.IGNORECASE | re.ASCII)
 #: A routing key by its form: https://developer.pagerduty.com/docs/send-alert-event
 _KEY = re.compile(r"(?<![0-9A-Za-z])[0-9A-Za-z]{32}(?![0-9A-Za-z])")
 #: What Markdown makes something of inside a line: https://github.github.com/gfm/#inlines
@@ -57,7 +57,7 @@ def without_credentials(text: str) -> str:
     """The text without what its URLs hold before the host and after the path, and without bearer and basic logins."""
     if "://" in text:
         text = _URL.sub(_bare, text)
-    return _LOGIN.sub(rf"\1 {HIDDEN}", text)
+    return _LOGIN.sub(rf"\1 {HIDDEN}", text) if " " in text else text
 
 
 def without_keys(text: str) -> str:

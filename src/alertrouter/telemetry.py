@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Literal
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from alertrouter.log_lines import as_json, listed_fields, one_terminal_line, plain_values
@@ -233,9 +234,13 @@ class _Forwarding(logging.Handler):
     """Hands the log lines of libraries to ours, so that there is one form and one place that hides secrets."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger().log(
-            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info or None
-        )
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            # its text shows the line of the request that is wrong, which may be the one with the token
+            structlog.get_logger().warning("a request that is no HTTP", error=type(error).__name__)
+            return
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)  # libraries have levels between
+        structlog.get_logger().log(level, record.getMessage(), logger=record.name, exc_info=record.exc_info or None)
 
 
 def log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -22,6 +22,8 @@ from typing import Any, cast
 REPOSITORY = Path(__file__).parents[2]
 _HEAD = b"POST /webhooks/alertmanager HTTP/1.1\r\nHost: x\r\nX-Slow: "
 _BODY = b"POST /webhooks/alertmanager HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+#: The bytes of a second are sent in so many turns.
+_TURNS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,15 @@ def attack(port: int, sockets: int, addresses: int, within_s: float) -> Seen:
             with suppress(OSError):
                 made.send(_BODY if number % 2 else _HEAD)
         over = time.monotonic() + within_s
-        next_byte = 0.0
+        turn, next_turn = 0, 0.0
         while began and (now := time.monotonic()) < over:
-            if now >= next_byte:
-                next_byte = now + 1
+            if now >= next_turn:
+                turn, next_turn = turn + 1, now + 1 / _TURNS
                 for made in began:
-                    with suppress(OSError):
-                        made.send(b"x")
-            for key, _ in selector.select(max(0.0, next_byte - time.monotonic())):
+                    if made.fileno() % _TURNS == turn % _TURNS:
+                        with suppress(OSError):
+                            made.send(b"x")
+            for key, _ in selector.select(max(0.0, next_turn - time.monotonic())):
                 made = cast(socket.socket, key.fileobj)
                 heard = b""
                 with suppress(OSError):

@@ -99,6 +99,18 @@ async def test_a_byte_now_and_then_wins_no_time(hasty: Client, sent: bytes) -> N
         dripping.cancel()
 
 
+async def test_slow_headers_win_no_time_for_the_body(settings: Settings) -> None:
+    settings = settings.model_copy(update={"header_timeout": 60_000, "body_timeout": 3_000})
+    async with serving(settings) as client, connected(client.service.url) as (reader, writer):
+        now = asyncio.get_running_loop().time
+        began = now()
+        writer.write(HEAD[:-2] % 100)
+        await until(lambda: now() > began + 1.5)
+        writer.write(b"\r\n")
+        assert await ended(reader) == b""
+        assert now() < began + 3.5, "three seconds for all of it"
+
+
 async def test_a_second_request_has_no_more_time_for_its_head(hasty: Client) -> None:
     async with connected(hasty.service.url) as (reader, writer):
         writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -145,6 +157,11 @@ async def test_who_does_not_read_the_answer_is_cut_off(hasty: Client) -> None:
         transport.pause_reading()
         writer.write(requests)
         await until(cut_off, 20)
+
+        async def is_gone() -> bool:  # and not only about to be, once it reads: what is left is the one that asks
+            return "alertrouter_connections 1.0" in (await hasty.get("/metrics"))[1]
+
+        await until(is_gone, 10)
 
 
 async def health(url: str, address: str = "127.0.0.1") -> bytes:
@@ -292,6 +309,7 @@ def test_the_limits_are_the_ones_that_are_documented() -> None:
         f"{limits.body_bytes // 1024 // 1024} MiB",
         f"{limits.alerts:,} alerts",
         f"{limits.depth} levels",
+        f"{limits.containers:,}",
         f"{limits.labels} labels",
         f"{limits.name} characters",
         f"{limits.text:,} characters",

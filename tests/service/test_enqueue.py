@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from pydantic import SecretStr
@@ -215,6 +216,16 @@ async def test_one_key_of_two_integrations_is_two_alerts(client: Client, sandbox
 async def test_pagerdutys_older_client_names_the_key_in_a_header(client: Client, sandbox: Sandbox) -> None:
     await take(client, event(routing_key=...), {"X-Routing-Key": SEARCH_KEY})
     assert heard(sandbox) == [("trigger", "5", "disk/db-1")]
+
+
+async def test_an_event_is_explained_by_the_key_that_pagerduty_shows(client: Client) -> None:
+    await take(client, event(routing_key=SEARCH_KEY))
+    for key in ("disk/db-1", "pagerduty/search-service:disk/db-1"):
+        status, text = await client.get(f"/api/v1/alerts/{quote(key, safe='')}")
+        explained = json.loads(text)
+        assert (status, explained["outcome"], explained["service"]) == (200, "delivered", "search-service")
+        assert (explained["dedup_key"], explained["source"]) == ("disk/db-1", "pagerduty/search-service")
+    assert (await client.get("/api/v1/alerts/other"))[0] == 404
 
 
 async def test_a_key_that_is_not_there_is_said(client: Client) -> None:

@@ -47,7 +47,7 @@ class Trap:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.answer.startswith(b"220"):  # a mail server speaks first
             writer.write(self.answer)
-        self.heard.append(await reader.readuntil(b"\r\n"))
+        self.heard.append(await reader.readline())
         writer.write(self.answer)
         writer.close()
 
@@ -284,8 +284,8 @@ async def test_an_endless_answer_is_read_for_64_kb_and_its_status_counts() -> No
                 writer.write(b"1000\r\n" + b"x" * 4096 + b"\r\n")
                 await writer.drain()
                 written += 4096
-        except ConnectionError:
-            writer.close()
+        finally:
+            writer.transport.abort()
 
     server = await asyncio.start_server(pour, "127.0.0.1", 0)
     async with server, asyncio.timeout(10):
@@ -360,3 +360,34 @@ def test_a_mail_server_inside_is_listed_or_refused() -> None:
     with pytest.raises(SettingsInvalid, match=r"add 10\.0\.0\.5 to ALERTROUTER_OUTGOING_HOSTS"):
         mail("smtp://10.0.0.5", "a@b", ["c@d"])
     assert mail("smtp://10.0.0.5", "a@b", ["c@d"], outgoing(["10.0.0.5"])).host == "10.0.0.5"
+
+
+async def pouring(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A greeting without end."""
+    try:
+        while True:
+            writer.write(b"220-welcome, and welcome again\r\n" * 1000)
+            await writer.drain()
+    finally:
+        writer.transport.abort()
+
+
+async def dripping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A greeting of one byte now and then."""
+    try:
+        while True:
+            writer.write(b"2")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("serve", [pouring, dripping])
+async def test_a_mail_server_cannot_hold_us_up(monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
+    monkeypatch.setattr(second_channel, "_MAIL_S", 0.5)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, asyncio.timeout(10):
+        to = mail(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}", "a@example.org", ["b@example.org"])
+        said = await send_mail(to, MESSAGE, NIGHT)
+    assert said.startswith(("SMTPServerDisconnected", "TimeoutError")), said

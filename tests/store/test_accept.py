@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from alertrouter.alert import Alert, Enqueued, Severity, Status
 from alertrouter.errors import StoreUnavailable
 from alertrouter.record import News, Outcome, State
-from alertrouter.store.store import Accepted, AlertStore, Dedup, Judged, Queued, Result, Settlement
+from alertrouter.store.store import Accepted, AlertStore, Dedup, Judged, Queued, Result, Settlement, limited_as
 from tests.alerts import HOUR, MINUTE, NIGHT, SECOND, make_alert
 from tests.store.conftest import MakeStore
 
@@ -216,8 +216,14 @@ async def test_an_event_that_says_nothing_leaves_what_was_heard(make_store: Make
     assert await store.accept([fired], NIGHT + SECOND) == [Accepted.DUPLICATE], "its text is the one heard before"
 
 
-async def test_a_dedup_key_is_the_first_ones(make_store: MakeStore) -> None:
+async def test_a_dedup_key_is_the_first_ones(make_store: MakeStore, client: Redis) -> None:
     store = make_store()
-    taken = [await store.claim_dedup_key(KEY, "17", alert) for alert in ("a:17", "b:17", "a:17")]
+    taken = [await store.claim_dedup_key(KEY, "17", alert, is_over=False) for alert in ("a:17", "b:17", "a:17")]
     assert taken == [True, False, True]
-    assert await store.claim_dedup_key("j" * 32, "17", "b:17")
+    assert await store.claim_dedup_key("j" * 32, "17", "b:17", is_over=False)
+    assert await store.told_under("17", [KEY]) == "a:17"
+    assert await store.told_under("18", [KEY]) == ""
+    [name] = [key async for key in client.scan_iter(f"{store.keys.claimed}{limited_as(KEY)}:*")]
+    assert await client.pttl(name) > 30 * 24 * HOUR
+    await store.claim_dedup_key(KEY, "17", "a:17", is_over=True)
+    assert await client.pttl(name) <= 24 * HOUR, "no longer than the record of what is over"

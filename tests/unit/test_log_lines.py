@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import structlog
+from aiohttp import web
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -153,6 +156,44 @@ def test_a_traceback_has_no_locals_and_no_credentials(lines: io.StringIO) -> Non
     failed, crashed = map(json.loads, written.splitlines())
     assert "in connect" in failed["exception"] and "redis://***@host" in failed["exception"]
     assert crashed["event"] == "a fault of this program ends it" and "in connect" in crashed["exception"]
+
+
+def test_a_field_that_nobody_listed_keeps_its_name_only(lines: io.StringIO) -> None:
+    structlog.get_logger().info("it was sent", body="sesame", service="payment")
+    (found,) = map(json.loads, lines.getvalue().splitlines())
+    assert (found["body"], found["service"]) == ("***", "payment")
+
+
+def test_the_console_hides_and_escapes_as_well(lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", lines)
+    set_up_logging("console", "info")
+    structlog.get_logger().error("\x1b[2Jforged\r\n", body="sesame", reason="redis://:sesame@host \x9b")
+    written = re.sub(r"\x1b\[\d*m", "", lines.getvalue())  # its own colours
+    assert written.count("\n") == 1 and written.rstrip("\n").isprintable()
+    assert "sesame" not in written and "forged" in written
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST / HTTP/1.1\r\nHost: h\r\nX-Alertrouter-Token: opensesame\x00\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nX-Alertrouter-Token opensesame\r\n\r\n",
+        b"GET /?opensesame HTTP/9.9\r\n\r\n",
+    ],
+)
+async def test_a_request_that_is_no_http_is_not_repeated(request_: bytes, lines: io.StringIO) -> None:
+    """Aiohttp's error shows the line that is wrong, which may hold a token."""
+    runner = web.ServerRunner(web.Server(lambda _: web.Response()), access_log=None)  # type: ignore[arg-type,return-value]
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+    writer.write(request_)
+    assert b" 400 " in await reader.read()
+    writer.close()
+    await runner.cleanup()
+    (found,) = map(json.loads, lines.getvalue().splitlines())
+    assert found["event"] == "a request that is no HTTP" and found["error"].startswith("Bad")
+    assert "sesame" not in lines.getvalue()
 
 
 def test_libraries_log_in_the_same_form(lines: io.StringIO) -> None:

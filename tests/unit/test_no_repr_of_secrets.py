@@ -40,6 +40,7 @@ _SUSPECT = {
     "tokens",
 }
 _HARMLESS = {
+    "letter.Letter.headers",  # those that a parser reads
     "limits.Limits.key",  # a length
     "rules.cache.CacheVariable.key",
     "rules.cache.RecentValue.key",
@@ -47,6 +48,7 @@ _HARMLESS = {
     "rules.document._Opened.key",
     "rules.model.Automation.headers",  # of rules, which hold no secrets: `check` warns
     "rules.model.CredentialReferences.tokens",  # where they are found
+    "rules.model.Integration.routing_key",  # where the key is found
     "rules.model.Rule.key",
     "rules.model.Service.routing_key",  # where the key is found
     "rules.moment.CacheQuery.key",
@@ -54,6 +56,7 @@ _HARMLESS = {
     "rules.moment.CountQuery.key",
     "rules.syntax.Path.keys",
     "rules.templates.Reference.keys",
+    "sources.custom.Place.keys",
     "simulation.conditioned.Conditioned.key",
     "simulation.coverage._Watched.key",
     "store.store.Threshold.key",

@@ -157,8 +157,9 @@ def in_a_directory(folder: Path, block: Block) -> Path:
     (folder / "alertrouter.yaml").write_text(block.text)
     (folder / "router.yaml").write_text(_ROUTER)
     (folder / "services").mkdir(exist_ok=True)
-    for heartbeat in value_in(block).get("heartbeats", ()):
-        if service := heartbeat.get("service"):
+    written = value_in(block)
+    for each in (*written.get("heartbeats", ()), *written.get("integrations", {}).values()):
+        if service := each.get("service"):
             (folder / "services" / f"{service}.yaml").write_text("team: team-sre\n")
     return folder
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from alertrouter.errors import BadPayload
+from alertrouter.limits import LIMITS
 from alertrouter.sources.body import DEPTH_LIMIT, FORM_FIELDS_LIMIT, REPLACED, is_form, read_form, read_json
 
 FORM = "application/x-www-form-urlencoded"
@@ -163,3 +164,12 @@ def test_refused_forms(body: bytes, reason: str) -> None:
 
 def test_a_form_at_the_limit() -> None:
     assert len(read_form(b"&".join(b"%d=1" % n for n in range(FORM_FIELDS_LIMIT))).value) == FORM_FIELDS_LIMIT
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" + b"[]," * LIMITS.containers + b"[]]", b'{"a":[' + b"{}," * LIMITS.containers + b"1]}"]
+)
+def test_lists_and_objects_without_end_are_refused_before_they_are_made(body: bytes) -> None:
+    with pytest.raises(BadPayload, match="more than 500,000 lists and objects in one body") as refused:
+        read_json(body)
+    assert refused.value.status == 413

@@ -149,3 +149,13 @@ def test_any_alert_is_bounded_and_a_bounded_one_stays(
     assert longest(msgspec.to_builtins(cut)) <= LIMITS.text
     assert fit(cut) == cut
     assert (cut is alert) == (not cut.notes)
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.sampled_from([LIMITS.text - 1, LIMITS.text, LIMITS.text + 1]))
+def test_the_quick_look_misses_no_long_text(kinds: list[int], length: int) -> None:
+    """Texts around the bound, made of what JSON escapes, between others."""
+    pieces = ['\\"' * (length // 2) + "x" * (length % 2), "\\" * length, '"' * length, "y" * length]
+    value = ["z", *(pieces[kind] for kind in kinds), "z"]
+    body = json.dumps({"alerts": [{"labels": {"alertname": "a"}, "extra": value}]}).encode()
+    [alert] = PARSERS["alertmanager"](body, {}, "alertmanager").alerts
+    assert longest(msgspec.to_builtins(alert)) <= LIMITS.text

@@ -44,7 +44,7 @@ from alertrouter.errors import StoreUnavailable
 from alertrouter.letter import LARGEST_EVENT, NOT_KEPT, Letter, kept_alert
 from alertrouter.letter import encode as encode_letter
 from alertrouter.record import News, Outcome, Record, State, Told
-from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset
+from alertrouter.rules.model import CacheQuery, CountQuery, Decision, Ruleset, Verdict
 from alertrouter.store.store import AWAITED_FOR_MS, AlertStore, Claim, Judged, Queued, Result, Settlement, Threshold
 
 #: A POST may take 10 s; one is not begun with less than this left of its lease.
@@ -344,16 +344,16 @@ class Worker:
     async def _decide(self, record: Record, active: ActiveRules, now: int) -> Decision:
         """What is to be done, and under which dedup_key an Events API v2 event is told."""
         decision = await self._evaluate(record, active.ruleset, now)
-        if record.alert.enqueued is None or decision.dedup_key or not decision.destinations:
+        if record.alert.enqueued is None or decision.dedup_key or decision.verdict is not Verdict.DELIVER:
             return decision
-        destination = decision.destinations[0]
-        told = record.told_of(destination)
-        if told.is_open:
+        told, is_over = record.told_of(decision.destinations[0]), record.status is Status.RESOLVED
+        if told.is_open and not is_over:
             return dataclasses.replace(decision, dedup_key=told.dedup_key)
-        key, own = active.key_of(destination), record.alert.dedup_key
         # two integrations that share a routing key must not close each other's alerts
-        is_free = await self._store.claim_dedup_key(key, own, record.id)
-        return decision if is_free else dataclasses.replace(decision, dedup_key=record.id)
+        key = told.key if told.is_open else active.key_of(told.destination)
+        is_free = await self._store.claim_dedup_key(key, record.alert.dedup_key, record.id, is_over=is_over)
+        pinned = told.dedup_key if told.is_open else "" if is_free else record.id
+        return dataclasses.replace(decision, dedup_key=pinned)
 
     async def _evaluate(self, record: Record, ruleset: Ruleset, now: int) -> Decision:
         """What the rules say, with the counts and remembered values they ask for fetched as they come up.

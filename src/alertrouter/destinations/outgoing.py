@@ -60,8 +60,8 @@ class Outgoing:
             raise SettingsInvalid(f"{setting} is not an http(s) URL; set it to {example}")
         if url.scheme == "http" and not is_loopback(host) and not self.lists(url):
             raise SettingsInvalid(
-                f"{setting} is plain http, which shows everything to everyone on the way: write https://{url.authority}, "
-                f"or, if that way is your own, add http://{host} to {_SETTING} (plain http is for loopback, such as "
+                f"{setting} is plain http, which shows everything to everyone on the way: set it to "
+                f"https://{url.authority}, or, if that way is your own, add http://{host} to {_SETTING} (plain http is for loopback, such as "
                 "the sandbox)"
             )
         if _is_address(host) and not self._may_be_at(url, host):

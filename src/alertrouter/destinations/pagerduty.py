@@ -417,7 +417,7 @@ def _retry_after_ms(text: str, now: int) -> int | None:
 # --- the client ------------------------------------------------------------------------------------------------------
 
 
-def enqueue_url(base_url: str, allowed: Outgoing) -> URL:
+def enqueue_url(base_url: str, allowed: Outgoing = ONLY_PUBLIC) -> URL:
     """Where events are posted, given a base address without path.
 
     SettingsInvalid for anything but https, except on loopback (the sandbox) and where it is listed: the routing key

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
+from io import BufferedReader
+from time import monotonic
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -25,7 +27,7 @@ import msgspec
 from yarl import URL
 
 from alertrouter import __version__
-from alertrouter.destinations.outgoing import ONLY_PUBLIC, Outgoing, connect
+from alertrouter.destinations.outgoing import ANSWER_LIMIT, ONLY_PUBLIC, Outgoing, connect
 from alertrouter.errors import SettingsInvalid
 from alertrouter.loopback import is_loopback
 from alertrouter.shown import HIDDEN, escaped, escaped_lines
@@ -33,6 +35,8 @@ from alertrouter.shown import HIDDEN, escaped, escaped_lines
 TIMESTAMP = "X-Alertrouter-Timestamp"
 SIGNATURE = "X-Alertrouter-Signature"
 _TOTAL_S = 10.0
+#: A mail takes several round trips, each of which may take `_TOTAL_S`; all of them no longer than that.
+_MAIL_S = 30.0
 #: https://www.rfc-editor.org/rfc/rfc8314#section-3.3 and https://www.rfc-editor.org/rfc/rfc6409#section-3.1
 _PORTS = {"smtps": 465, "smtp": 587}
 
@@ -145,31 +149,54 @@ async def send_mail(mail: Mail, message: Message, now: int) -> str:
     return await asyncio.to_thread(_send_mail, mail, message, now)
 
 
-class _Smtp(smtplib.SMTP):
-    """A mail server at an address that may be called."""
+class _Replies:
+    """What a mail server says on one connection: so much of it, and so long, whatever it sends."""
 
-    def __init__(self, mail: Mail) -> None:
+    def __init__(self, file: BufferedReader, until: float) -> None:
+        self._file = file
+        self._until = until
+        self._left = ANSWER_LIMIT
+
+    def readline(self, size: int) -> bytes:
+        """The next line, or `size` bytes of it. b"" where it said too much; TimeoutError where it takes too long."""
+        line = b""
+        while len(line) < min(size, self._left) and not line.endswith(b"\n"):
+            if monotonic() > self._until:
+                raise TimeoutError("the mail server takes too long")
+            there = self._file.peek(1)[: size - len(line)]
+            if not there:
+                break
+            line += self._file.read(there.find(b"\n") + 1 or len(there))
+        self._left -= len(line)
+        return line
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Smtp(smtplib.SMTP):
+    """A mail server at an address that may be called, which cannot hold us up."""
+
+    def __init__(self, mail: Mail, **options: Any) -> None:
         self._mail = mail
-        super().__init__(mail.host, mail.port, timeout=_TOTAL_S)
+        self._until = monotonic() + _MAIL_S
+        super().__init__(mail.host, mail.port, timeout=_TOTAL_S, **options)
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None and self.sock is not None:
+            self.file = _Replies(self.sock.makefile("rb"), self._until)
+        return super().getreply()
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        return _connect(self._mail, timeout)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return connect(self._mail.url, found, self._mail.allowed, timeout)
 
 
-class _ImplicitTls(smtplib.SMTP_SSL):
+class _ImplicitTls(_Smtp, smtplib.SMTP_SSL):
     """The same, encrypted from the first byte."""
 
-    def __init__(self, mail: Mail, context: ssl.SSLContext) -> None:
-        self._mail = mail
-        super().__init__(mail.host, mail.port, timeout=_TOTAL_S, context=context)
-
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        return self.context.wrap_socket(_connect(self._mail, timeout), server_hostname=host)
-
-
-def _connect(mail: Mail, timeout_s: float) -> socket.socket:
-    found = socket.getaddrinfo(mail.host, mail.port, type=socket.SOCK_STREAM)
-    return connect(mail.url, found, mail.allowed, timeout_s)
+        return self.context.wrap_socket(super()._get_socket(host, port, timeout), server_hostname=host)
 
 
 def letter_of(mail: Mail, message: Message, now: int) -> EmailMessage:
@@ -189,7 +216,7 @@ def _send_mail(mail: Mail, message: Message, now: int) -> str:
     letter = letter_of(mail, message, now)
     context = ssl.create_default_context()
     try:
-        with _ImplicitTls(mail, context) if mail.tls == "implicit" else _Smtp(mail) as server:
+        with _ImplicitTls(mail, context=context) if mail.tls == "implicit" else _Smtp(mail) as server:
             if mail.tls == "starttls":
                 server.starttls(context=context)
             if mail.user:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from alertrouter.rules.document import Document, Key, Problem
 from alertrouter.rules.model import CredentialReferences, KeyReference, NamedReference, SigningReferences
 from alertrouter.rules.schema import ConfigShape, NamedSecretShape, SourceShape
+from alertrouter.sources import CUSTOM
 
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]{0,63})?")
 _SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -32,7 +33,7 @@ def build_credentials(
     problems: list[Problem] = []
     for source, shape in (config.sources if config else {}).items():
         path: tuple[Key, ...] = ("sources", source)
-        if not is_source(source):
+        if not is_source(source) and source.partition("/")[0] != CUSTOM:  # whose names build_sources looks at
             message = "a source is a sender or `sender/name`, such as alertmanager/team-a, as in its /webhooks/ address"
             problems.append(document.problem_with_key(path, message))
         if shape.header is not None and shape.tokens is None:

@@ -54,6 +54,10 @@ def read_json(body: bytes) -> Body:
 
     Bytes that are not UTF-8 and lone surrogates become U+FFFD; a byte order mark of UTF-8 or UTF-16 is heeded.
     """
+    # in strings they are counted, too, and in UTF-16 each of them is one such byte
+    containers = body.count(b"{") + body.count(b"[")
+    if containers > LIMITS.containers:
+        raise BadPayload(f"more than {LIMITS.containers:,} lists and objects in one body", status=413)
     try:
         value = msgspec.json.decode(body)
         # control characters can hide only in escapes of these two forms: raw ones are not JSON
@@ -61,8 +65,7 @@ def read_json(body: bytes) -> Body:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = _read_json_leniently(body)
         is_clean = False
-    # with so few brackets there is no such depth; in UTF-16 too each of them is one such byte
-    if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT and _is_deeper(value, DEPTH_LIMIT):
+    if containers > DEPTH_LIMIT and _is_deeper(value, DEPTH_LIMIT):
         raise BadPayload(_TOO_DEEP)
     return Body(value) if is_clean else _fit(value)
 

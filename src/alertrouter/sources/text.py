@@ -34,7 +34,7 @@ def first_line(text: str) -> str:
 
 
 def unescaped(text: str) -> str:
-    """The text with its HTML entities resolved: for people, never for an identity."""
+    """The text with HTML's entities resolved."""
     try:
         return unescape(text)
     except ValueError:  # "&#" and more digits than CPython makes a number of

@@ -730,10 +730,22 @@ class AlertStore:
         async with _as_unavailable():
             await self._client.zrem(self.keys.tests, alert_id)
 
-    async def claim_dedup_key(self, routing_key: str, dedup_key: str, alert_id: str) -> bool:
-        """Whether the alert may be told by that routing key under that dedup_key: no other alert is."""
+    async def claim_dedup_key(self, routing_key: str, dedup_key: str, alert_id: str, *, is_over: bool) -> bool:
+        """Whether the alert may be told by that routing key under that dedup_key: no other alert is.
+
+        Of an alert that is over this is remembered as long as its record.
+        """
         name = f"{self.keys.claimed}{limited_as(routing_key)}:{dedup_key}"
-        return bool(await self._run("claim_dedup_key", [name], [alert_id, _KEEP_CLAIM_MS]))
+        return bool(
+            await self._run("claim_dedup_key", [name], [alert_id, CLOSED_LIFETIME_MS if is_over else _KEEP_CLAIM_MS])
+        )
+
+    async def told_under(self, dedup_key: str, routing_keys: Iterable[str]) -> str:
+        """The id of an alert that is told under a client's dedup_key by one of these routing keys; "" for none."""
+        names = [f"{self.keys.claimed}{limited_as(key)}:{dedup_key}" for key in dict.fromkeys(routing_keys)]
+        async with _as_unavailable():
+            found = await self._client.mget(names)
+        return next((id_.decode() for id_ in found if id_), "")
 
     async def join_incident(self, record: Record, told: Told) -> None:
         """The alert is about to be told under a key that it shares with others."""

@@ -47,7 +47,7 @@ _log = structlog.get_logger()
 class Connection(web.RequestHandler):
     """One connection, which knows since when it waits for its client."""
 
-    __slots__ = ("_body", "_body_since", "_bounds", "_head_since", "_stuck_since", "address")
+    __slots__ = ("_body", "_bounds", "_head_since", "_request_since", "_stuck_since", "address")
 
     def __init__(self, connections: Connections, bounds: Limits, **options: Any) -> None:
         super().__init__(connections, **options)
@@ -55,7 +55,7 @@ class Connection(web.RequestHandler):
         self.address = ""
         self._head_since = 0.0
         self._body: StreamReader = EMPTY_PAYLOAD
-        self._body_since = 0.0
+        self._request_since = 0.0
         self._stuck_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -78,10 +78,10 @@ class Connection(web.RequestHandler):
         in_body = not self._body.is_eof()
         super().data_received(data)
         if self._request_count != heads:
-            self._head_since = 0.0
             if self._messages:  # handled by a task, so not yet
                 self._body = self._messages[-1][1]
-                self._body_since = self._loop.time()
+                self._request_since = self._head_since or self._loop.time()
+            self._head_since = 0.0
         elif data and not in_body and not self._head_since:
             self._head_since = self._loop.time()
 
@@ -105,7 +105,7 @@ class Connection(web.RequestHandler):
             return "answer"
         if self._head_since and soon - self._head_since > bounds.head_s:
             return "head"
-        if not self._body.is_eof() and soon - self._body_since > bounds.body_s:
+        if not self._body.is_eof() and soon - self._request_since > bounds.body_s:
             return "body"
         return ""
 

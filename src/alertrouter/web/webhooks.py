@@ -6,6 +6,7 @@ retrying, never 429 (Alertmanager and Datadog would drop the alerts) and never 3
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
@@ -29,6 +30,8 @@ from alertrouter.web.signatures import is_signed, signer
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 #: More reasons would only repeat themselves in the sender's log.
 _MOST_SKIPPED_SHOWN = 20
+#: Bytes of a body that takes noticeable time to parse: some 20 ms.
+_LARGE = 256 * 1024
 
 # finding a metric by its labels costs as much as all the rest of counting; the labels come from closed sets
 _received = cache(telemetry.ALERTS_RECEIVED.labels)
@@ -122,7 +125,12 @@ class Webhooks:
             try:
                 body = await read_body(request, self._max_body_bytes)
                 await self._gates.get(sender, _let_in)(source, request.headers, body)
-                payload = parse(body, request.headers, source)
+                # others are not to wait for one large body
+                payload = (
+                    await asyncio.to_thread(parse, body, request.headers, source)
+                    if len(body) > _LARGE
+                    else parse(body, request.headers, source)
+                )
             except BadPayload as error:
                 await self._tell_of(source, error)
                 if error.status == 400:
