@@ -105,6 +105,26 @@ async def scaled(redis_url: str) -> AsyncIterator[Scaled]:
         await client.aclose()
 
 
+@asynccontextmanager
+async def processes(
+    folder: Path,
+) -> AsyncIterator[tuple[RedisServer, PagerDutyProcess, Router, aiohttp.ClientSession]]:
+    """The same in processes of their own, and somebody to post."""
+    async with (
+        RedisServer(program("redis-server"), folder / "redis") as redis,
+        PagerDutyProcess(calls_per_minute=120) as pagerduty,
+        Router(
+            folder / "router",
+            write_rules(folder / "rules"),
+            pagerduty.url,
+            redis.url,
+            ALERTROUTER_PAGERDUTY_CALLS_PER_MINUTE=str(LIMIT),
+        ) as router,
+        aiohttp.ClientSession() as session,
+    ):
+        yield redis, pagerduty, router, session
+
+
 def inversions(order: list[int]) -> int:
     """How many come after one that is less urgent."""
     worst, found = 0, 0
@@ -159,18 +179,7 @@ async def test_an_hour_without_pagerduty(redis_url: str, figure: Figure) -> None
 async def test_an_hour_without_pagerduty_in_real_time(tmp_path: Path, figure: Figure) -> None:
     """The same as the first of these, in processes of their own: it takes an hour, and what the limit asks for after it."""
     over = [n for n in range(5000) if n % 10 == 3]
-    async with (
-        RedisServer(program("redis-server"), tmp_path / "redis") as redis,
-        PagerDutyProcess(calls_per_minute=120) as pagerduty,
-        Router(
-            tmp_path / "router",
-            write_rules(tmp_path / "rules"),
-            pagerduty.url,
-            redis.url,
-            ALERTROUTER_PAGERDUTY_CALLS_PER_MINUTE=str(LIMIT),
-        ) as router,
-        aiohttp.ClientSession() as session,
-    ):
+    async with processes(tmp_path) as (_, pagerduty, router, session):
         await pagerduty.fail(Fault("status", times=0, status=503))
         await storm(session, router.url, range(5000))
         await asyncio.sleep(30 * 60)
@@ -240,18 +249,7 @@ async def test_five_thousand_alerts_behind_the_limit(redis_url: str, figure: Fig
 
 async def test_what_waits_costs_next_to_nothing(tmp_path: Path, figure: Figure) -> None:
     """The same in real time and in processes of its own, until the first minute's calls are spent and after."""
-    async with (
-        RedisServer(program("redis-server"), tmp_path / "redis") as redis,
-        PagerDutyProcess(calls_per_minute=120) as pagerduty,
-        Router(
-            tmp_path / "router",
-            write_rules(tmp_path / "rules"),
-            pagerduty.url,
-            redis.url,
-            ALERTROUTER_PAGERDUTY_CALLS_PER_MINUTE=str(LIMIT),
-        ) as router,
-        aiohttp.ClientSession() as session,
-    ):
+    async with processes(tmp_path) as (redis, pagerduty, router, session):
         await storm(session, router.url, range(5000))
         await until(lambda: has_taken(pagerduty, LIMIT), within_s=30)
         await until(lambda: is_waiting(redis, 5000 - LIMIT), within_s=30)
@@ -278,18 +276,7 @@ async def test_a_storm_is_taken_in_whole(tmp_path: Path, figure: Figure, long: b
     The first calls are spent on what came first; from then on every critical goes before anything else.
     """
     size, p99_most, resident_most, redis_most = (100_000, 1.0, 500, 400) if long else (20_000, 0.5, 300, 400)
-    async with (
-        RedisServer(program("redis-server"), tmp_path / "redis") as redis,
-        PagerDutyProcess(calls_per_minute=120) as pagerduty,
-        Router(
-            tmp_path / "router",
-            write_rules(tmp_path / "rules"),
-            pagerduty.url,
-            redis.url,
-            ALERTROUTER_PAGERDUTY_CALLS_PER_MINUTE=str(LIMIT),
-        ) as router,
-        aiohttp.ClientSession() as session,
-    ):
+    async with processes(tmp_path) as (redis, pagerduty, router, session):
         began = monotonic()
         took = sorted(await storm(session, router.url, range(size)))
         seconds = monotonic() - began

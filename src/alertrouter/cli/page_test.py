@@ -19,12 +19,11 @@ from alertrouter.cli.silence import (
     refuse,
     show,
     show_json,
-    span,
     url_of,
     url_option,
     whoami,
 )
-from alertrouter.delivery.explained_text import headline
+from alertrouter.delivery.explained_text import headline, span
 from alertrouter.settings import duration_ms
 
 _LOOK_EVERY_S = 0.2

@@ -18,12 +18,12 @@ import click
 from yarl import URL
 
 from alertrouter.cli.history import service_url, token_header, unauthorized
+from alertrouter.delivery.explained_text import span
 from alertrouter.errors import SettingsInvalid
 from alertrouter.settings import duration_ms, load_settings
 from alertrouter.shown import escaped
 
 _REQUEST_S = 30.0
-_UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 url_option = click.option(
     "--url",
@@ -234,16 +234,3 @@ def moment(ms: int) -> str:
     return (
         f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC (in {span(ms - time.time_ns() // 1_000_000)})"
     )
-
-
-def span(ms: int) -> str:
-    """How long that is, in its two largest units."""
-    seconds = max(round(ms / 1000), 0)
-    parts = []
-    for size, unit in _UNITS:
-        count, seconds = divmod(seconds, size)
-        if count:
-            parts.append(f"{count} {unit}")
-        elif parts:
-            break
-    return " ".join(parts[:2]) or "0 s"

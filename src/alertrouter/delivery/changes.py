@@ -26,7 +26,7 @@ from alertrouter.sources.pagerduty import Change
 from alertrouter.store.changes import REMEMBERED_MS, Remembered, Waiting
 from alertrouter.store.store import AlertStore, limited_as
 
-_LOOK_EVERY_S = 2.0
+_LOOK_EVERY_S = 5.0
 _AT_ONCE = 20
 _MINUTE_MS = 60_000
 _WORDS = {Delivered: "delivered", TryAgain: "again", Refused: "refused"}

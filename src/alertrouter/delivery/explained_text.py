@@ -69,7 +69,7 @@ def _would_happen(explained: Mapping[str, Any]) -> str:
     if outcome in _KEPT:
         return f"Nobody would be told: {_kept_by(explained, outcome)}"
     if outcome == "suspended":
-        wait = _span(explained["suspend_ms"])
+        wait = span(explained["suspend_ms"])
         return f"Would be held back for {wait}, then go to {places} {_as(explained)} unless resolved by then, {_because(explained)}"
     match explained["event_action"]:
         case "resolve":
@@ -412,13 +412,13 @@ def _moment(ms: int, now: int | None) -> str:
     """A time in UTC, with how far from now it is where that is known and telling."""
     if now is None or abs(ms - now) > _LONG_AGO_MS:
         return f"{_utc(ms)} UTC"
-    ago = f"{_span(now - ms)} ago" if ms <= now else f"in {_span(ms - now)}"
+    ago = f"{span(now - ms)} ago" if ms <= now else f"in {span(ms - now)}"
     return f"{_utc(ms)} UTC ({ago})"
 
 
-def _span(ms: int) -> str:
+def span(ms: int) -> str:
     """How long that is, in its two largest units."""
-    seconds = round(ms / 1000)
+    seconds = max(round(ms / 1000), 0)
     parts = []
     for size, unit in _UNITS:
         count, seconds = divmod(seconds, size)

@@ -52,7 +52,7 @@ _LEASE_NEEDED_MS = 11_000
 #: Judging more in one script would keep Redis from accepting for milliseconds.
 _JUDGE_AT_ONCE = 32
 #: How long the worker sleeps when nothing tells it more: bounds how late a dead replica's work is noticed.
-_IDLE_S = 0.5
+_IDLE_S = 1.0
 #: The same for who knows when the next call is allowed: until then only another worker's end can make work.
 _LIMITED_S = 5.0
 _STORE_AWAY_S = 0.5
