@@ -11,8 +11,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from alertrouter import telemetry
+from alertrouter.cli import main
 from alertrouter.history.entries import Duplicate, Ended, Entry, encode, entries_of
 from alertrouter.history.reading import STANDARD_INPUT, Damaged, Line, Recorded, files_in, read
 from alertrouter.history.writing import HistoryFiles, HistoryWriter
@@ -267,3 +269,16 @@ def test_bodies_of_senders_are_read_too(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_duplicate_is_a_short_line() -> None:
     assert len(encode(Duplicate(at=NIGHT, id=make_alert().id, status="firing", entry=f"{NIGHT}-0"))) < 150
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "jsonl"), ("--alert",)])
+def test_what_anybody_wrote_into_a_file_moves_no_cursor(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """No parser of ours has looked at it, as at what an older version wrote."""
+    hostile = "\x9b2J\u202e\x00\nid"
+    path = tmp_path / "recorded.jsonl"
+    alert = make_alert(hostile, summary=hostile, service=hostile)
+    path.write_bytes(encode(Recorded(at=NIGHT, id=alert.id, alert=alert)) + b"\n")
+    options += (alert.id,) if options == ("--alert",) else ()
+    done = CliRunner().invoke(main, ["history", "--since", "2020-01-01", "--path", str(path), *options])
+    assert done.exit_code == 0 and "\\u202e" in done.stdout, done.output
+    assert all(line.isprintable() for line in done.stdout.split("\n"))
