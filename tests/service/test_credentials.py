@@ -144,6 +144,13 @@ async def test_a_wrong_token_and_a_name_that_nobody_has_are_answered_alike(clien
     assert await status(client, "/webhooks/nonsense", bearer(GLOBAL)) == 404
 
 
+async def test_who_shows_nothing_is_asked_for_a_password_first(client: Client) -> None:
+    """SNS shows its password only when it is asked to, and may read no further than the first line."""
+    async with client.session.post(client.service.url + PATH, data=BODY) as response:
+        asked = response.headers.getall("WWW-Authenticate")
+    assert asked == ['Basic realm="alertrouter"', 'Bearer realm="alertrouter"']
+
+
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/team-a", SIGNED])
 async def test_who_shows_nothing_is_told_before_the_body_is_read(client: Client, path: str) -> None:
     host, port = client.service.url.removeprefix("http://").split(":")

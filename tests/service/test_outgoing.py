@@ -20,6 +20,7 @@ from alertrouter.destinations.second_channel import Message, mail, post, send_ma
 from alertrouter.errors import SettingsInvalid
 from alertrouter.sandbox import Sandbox
 from alertrouter.settings import Settings, load_settings
+from alertrouter.web.sns import _NotFetched
 from tests.alerts import NIGHT
 from tests.service.conftest import serving
 from tests.waiting import until
@@ -347,6 +348,16 @@ async def test_the_second_channel_is_held_to_the_same(monkeypatch: pytest.Monkey
         server = mail(f"smtp://mail.example.org:{trap.port}", "a@example.org", ["b@example.org"], listed)
         assert "add" not in await send_mail(server, MESSAGE, NIGHT)
         assert len(trap.heard) == 1
+
+
+async def test_sns_is_held_to_the_same(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
+
+    async with serving(settings) as client:
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        with pytest.raises(_NotFetched, match=r"add sns\.eu-west-1\.amazonaws\.com to ALERTROUTER_OUTGOING_HOSTS"):
+            await client.service.sns._fetcher.get(URL("https://sns.eu-west-1.amazonaws.com/x.pem"))
 
 
 @pytest.mark.parametrize("url", ["http://chat.example.org/hook", "https://10.0.0.5/hook", "https://", "ftp://a"])

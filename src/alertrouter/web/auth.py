@@ -188,13 +188,15 @@ def _names_this_machine(headers: Mapping[str, str]) -> bool:
 
 def unauthorized() -> web.Response:
     """The 401 for a missing or wrong token; the same for both, and for a name that nobody has. The connection ends."""
-    return _ends(
-        web.json_response(
-            {"error": "missing or wrong token, or one in the address instead of a header"},
-            status=401,
-            headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="alertrouter", Basic realm="alertrouter"'},
-        )
+    response = web.json_response(
+        {"error": "missing or wrong token, or one in the address instead of a header"}, status=401
     )
+    for scheme in (
+        "Basic",
+        "Bearer",
+    ):  # a line each: SNS shows its password only when asked, and may read the first alone
+        response.headers.add(hdrs.WWW_AUTHENTICATE, f'{scheme} realm="alertrouter"')
+    return _ends(response)
 
 
 def _forbidden(reason: str) -> web.Response:

@@ -89,6 +89,7 @@ class Sns:
     say:        raises an alarm, or ends it where it was raised. Raises StoreUnavailable.
     now:        the time of day (ms), by which a certificate is valid.
     connector:  how an address is reached.
+    proxy_for:  by which proxy; None for none.
     """
 
     def __init__(
@@ -98,11 +99,12 @@ class Sns:
         now: Callable[[], int],
         *,
         connector: Callable[[URL], aiohttp.BaseConnector] = lambda _: aiohttp.TCPConnector(),
+        proxy_for: Callable[[URL], URL | None] = lambda _: None,
     ) -> None:
         self._topics_of = topics_of
         self._say = say
         self._now = now
-        self._fetcher = _Fetcher(connector)
+        self._fetcher = _Fetcher(connector, proxy_for)
         self._certificates = _Certificates(self._fetcher)
         self._confirmed: OrderedDict[str, None] = OrderedDict()
 
@@ -280,8 +282,11 @@ class _NotFetched(Exception):
 class _Fetcher:
     """Fetches from SNS: a few at once, in a bounded time, bounded bytes, and never from where an answer points to."""
 
-    def __init__(self, connector: Callable[[URL], aiohttp.BaseConnector]) -> None:
+    def __init__(
+        self, connector: Callable[[URL], aiohttp.BaseConnector], proxy_for: Callable[[URL], URL | None]
+    ) -> None:
         self._connector = connector
+        self._proxy_for = proxy_for
         self._free = asyncio.Semaphore(_FETCHES_AT_ONCE)
 
     async def get(self, url: URL) -> bytes:
@@ -296,7 +301,7 @@ class _Fetcher:
 
     async def _get(self, url: URL) -> bytes:
         async with (
-            aiohttp.ClientSession(connector=self._connector(url)) as session,
+            aiohttp.ClientSession(connector=self._connector(url), proxy=self._proxy_for(url)) as session,
             session.get(url, allow_redirects=False) as response,
         ):
             if response.status != 200:
