@@ -258,6 +258,11 @@ async def test_what_it_kept_back_is_judged_again_at_its_end(settings: Settings, 
         service.worker.wake()
         await sandbox.wait_for(lambda events: len(events) == 1)
         await until(lambda: not service.silences.in_force, within_s=5)
+
+        async def is_on_record() -> bool:
+            return bool(await entries(client, "kind=silence_ended"))
+
+        await until(is_on_record, within_s=5)
         [ended] = await entries(client, "kind=silence_ended")
         assert (ended["owner"], ended.get("by", "")) == ("anna", ""), "nobody ended it"
 
