@@ -172,13 +172,12 @@ class Service:
             folder=settings.data_dir / "dead-letters",
             most=settings.dead_letters,
         )
-        allowed = _allowed(settings)
         self.sns = Sns(
             self._topics_of,
             self._say,
             self._time_of_day,
-            connector=allowed.connector,
-            proxy_for=allowed.proxy_for,
+            connector=self._allowed.connector,
+            proxy_for=self._allowed.proxy_for,
         )
         self._reloading = asyncio.Lock()
         self.url = ""
