@@ -179,6 +179,20 @@ def signed(client: Client, body: bytes = BODY, *, off_s: int = 0, secret: str = 
     return {SIGNATURE: hmac.new(secret.encode(), message, sha256).hexdigest(), SIGNED_AT: str(seconds)}
 
 
+async def test_a_signed_sender_whose_webhooks_are_too_large_pages(settings: Settings) -> None:
+    """Nobody can tell by its signature whose it is; but its alerts are lost, and no sender makes them smaller."""
+    async with serving(settings.model_copy(update={"max_body_bytes": 4096})) as client:
+        assert await status(client, SIGNED, signed(client)) == 202
+        large = BODY + b" " * 4096
+        for _ in range(3):
+            assert await status(client, SIGNED, signed(client, large), large) == 413
+
+        async def is_told() -> bool:
+            return await client.service.store.record("alertrouter:sender-refused:alertmanager/signed") is not None
+
+        await until(is_told, within_s=15)
+
+
 async def test_a_signed_webhook_is_taken(client: Client) -> None:
     before = (await counted(client))["alertmanager/signed", "s1"]
     assert await status(client, SIGNED, signed(client)) == 202

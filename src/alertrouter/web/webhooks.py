@@ -170,6 +170,8 @@ class Webhooks:
         try:
             shown = await self._shown(request, own or self._everybody)
         except BadPayload as error:
+            # too large to see whose it is; counted for who has proved before that the name is theirs
+            self._on_refused(source, f"{error.status}: {error.reason}", known=False)
             return _refusal(error.status, error.reason)
         if shown is None:
             if sender in SENDERS and (_NAME.fullmatch(name) if name else sender != CUSTOM):
