@@ -28,7 +28,7 @@ test: $(VENV)/.installed-test ## run all tests on real servers, then the checks
 
 reliability: $(VENV)/.installed-test ## kill, freeze and deceive real processes, and print a table; LONG=1 for hours of it
 	@tools/system-packages curl redis-server prometheus promtool prometheus-alertmanager amtool faketime
-	ALERTROUTER_RELIABILITY_LONG=$(LONG) $(BIN)/pytest tests/reliability -n 4 --dist loadgroup
+	ALERTROUTER_RELIABILITY_LONG=$(LONG) ALERTROUTER_RELIABILITY_BODIES=200000 $(BIN)/pytest tests/reliability -n 4 --dist loadgroup
 
 chaos: $(VENV)/.installed-test ## random faults in a random order, the same for the same SEED=; CHAOS=--help for more
 	@tools/system-packages redis-server

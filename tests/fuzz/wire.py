@@ -1,7 +1,8 @@
 """Broken bodies through all of a running alertrouter: sockets, HTTP, authentication, Redis, rules, worker, PagerDuty.
 
-Several connections, several requests under way on each. Each connection is a sender
-of its own, `/webhooks/<sender>/fuzz-<connection>`: so what it sends stays in order, and no two share an alert.
+Several connections, several requests under way on each. Each connection is a sender of its own,
+`/webhooks/<sender>/fuzz-<connection>`, and a routing key of its own for `/v2/enqueue` and `/v2/change/enqueue`: so what
+it sends stays in order, and no two share an alert.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from textwrap import dedent, indent
 from time import monotonic
 from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
 
+from alertrouter.alarms import SELF
 from alertrouter.alert import Status
+from alertrouter.errors import BadPayload
 from alertrouter.record import Outcome, Record, State
-from alertrouter.sources import PARSERS
+from alertrouter.sources import pagerduty
 from alertrouter.store.connect import connect
 from alertrouter.store.store import AlertStore
-from tests.fuzz.bodies import WEBHOOKS, parse
+from tests.custom_senders import ACME
+from tests.fuzz.bodies import BODIES, KEY, MADE, parse
 from tests.fuzz.inputs import Input, inputs
 from tests.fuzz.mutations import FRAGMENTS
 from tests.rig.pagerduty import PagerDutyProcess
@@ -42,6 +47,8 @@ _PIPELINED = 16
 #: Bodies of one pair of servers: then Redis begins anew, lest its memory be the bound.
 ROUND = 50_000
 _REFUSALS = frozenset((400, 401, 413, 415))
+#: Of one in so many bodies for PagerDuty's own endpoint, the one for changes is asked.
+_CHANGES_ONE_IN = 8
 #: What fits into the router's bound before it is decompressed, and not after.
 _BOMB = 64 * 1024 * 1024
 
@@ -53,11 +60,15 @@ class Request:
     """One POST as bytes. ids: the alerts that it is about if it is taken; None where it has to be refused.
 
     number:  of its input.
+    names:   what begins the id of an alert that has no name, and gets one with the answer; "" where all have theirs.
+    is_change:  it may be put off with 429.
     """
 
     number: int
     data: bytes
     ids: tuple[str, ...] | None
+    names: str = ""
+    is_change: bool = False
 
 
 @dataclass(slots=True)
@@ -79,6 +90,7 @@ class Found:
 
 class _Answer(msgspec.Struct):
     alerts: int = 0
+    dedup_key: str = ""
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -86,24 +98,52 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 def request_of(chance: random.Random, number: int, given: Input, connection: int) -> Request:
     """A body as one of its senders would post it, and at times as none would."""
-    source = f"{given.what}/fuzz-{connection}"
-    outcome = parse(given, source)
-    ids = None if isinstance(outcome, Exception) else tuple(alert.id for alert in outcome.alerts)
-    if ids == () and not isinstance(outcome, Exception) and outcome.skipped:
-        ids = None
+    is_event = given.what == "pagerduty"
+    is_change = is_event and chance.randrange(_CHANGES_ONE_IN) == 0
+    source = f"{given.what.partition('/')[0]}/fuzz-{connection}"
+    if is_event:
+        given = replace(given, data=given.data.replace(KEY.encode(), _key_of(connection).encode()))
+    path = "/v2/change/enqueue" if is_change else "/v2/enqueue" if is_event else f"/webhooks/{source}"
+    ids = _ids_of_event(given, source, connection, is_change=is_change) if is_event else _ids(given, source)
     body, encoding, broken = _packed(chance, given.data)
     token = TOKEN
     draw = chance.random()
-    if draw < 0.01:
+    if draw < 0.01 and not is_event:
         token, broken = chance.choice(("", "x", "fuzz-tokem", "fuzz-token ,", "\u2028" * 9)), True
     headers = {"Host": "fuzz", "Authorization": f"Bearer {token}", **given.headers}
     if encoding:
         headers["Content-Encoding"] = encoding
     is_chunked = draw > 0.95
     headers |= {"Transfer-Encoding": "chunked"} if is_chunked else {"Content-Length": str(len(body))}
-    head = f"POST /webhooks/{source} HTTP/1.1\r\n" + "".join(f"{name}: {text}\r\n" for name, text in headers.items())
+    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {text}\r\n" for name, text in headers.items())
     sent = b"".join(_chunks(chance, body)) if is_chunked else body
-    return Request(number, head.encode("utf-8", "surrogateescape") + b"\r\n" + sent, None if broken else ids)
+    data = head.encode("utf-8", "surrogateescape") + b"\r\n" + sent
+    names = f"{source}:" if ids == (f"{source}:{MADE}",) else ""
+    return Request(number, data, None if broken else ids, names, is_change)
+
+
+def _ids(given: Input, source: str) -> tuple[str, ...] | None:
+    outcome = parse(given, source)
+    if isinstance(outcome, Exception) or (outcome.skipped and not outcome.alerts):
+        return None
+    return tuple(alert.id for alert in outcome.alerts)
+
+
+def _ids_of_event(given: Input, source: str, connection: int, *, is_change: bool) -> tuple[str, ...] | None:
+    try:
+        event = pagerduty.read_event(given.data)
+        if pagerduty.routing_key_of(event, given.headers) != _key_of(connection):
+            return None
+        if is_change:
+            pagerduty.read_change(event, source)
+            return ()
+    except BadPayload:
+        return None
+    return _ids(given, source)
+
+
+def _key_of(connection: int) -> str:
+    return "klmnopqr"[connection] * len(KEY)
 
 
 def _packed(chance: random.Random, body: bytes) -> tuple[bytes, str, bool]:
@@ -241,13 +281,18 @@ class Connection:
         found.posted += 1
         found.statuses[status] += 1
         if status == 202:
-            if request.ids is None:
+            answer, ids = _decode(body), request.ids
+            if request.names and answer.dedup_key:
+                ids = (request.names + answer.dedup_key,)
+            if ids is None:
                 found.fault(f"input {request.number}: taken, and it has to be refused")
-            elif _decode(body).alerts != len(request.ids):
-                found.fault(f"input {request.number}: {len(request.ids)} alerts were sent, {body!r} came back")
+            elif (answer.alerts or bool(answer.dedup_key)) != len(ids):
+                found.fault(f"input {request.number}: {len(ids)} alerts were sent, {body!r} came back")
             else:
-                found.accepted.update(request.ids)
-                found.alerts += len(request.ids)
+                found.accepted.update(ids)
+                found.alerts += len(ids)
+        elif status == 429 and request.is_change:
+            pass
         elif status not in _REFUSALS and not (status == 403 and not request.ids):  # what SNS asks to be confirmed
             found.fault(f"input {request.number}: answered {status}, {body[:200]!r}")
         elif request.ids is not None and status != 413:
@@ -294,21 +339,39 @@ def _length(head: bytes) -> int:
 async def fuzz(folder: Path, redis_server: str, seed: int, first: int, count: int) -> Found:
     """Post inputs `first` to `first + count` of the seed, and see where all that was accepted got to."""
     async with AsyncExitStack() as stack:
-        pagerduty = await stack.enter_async_context(PagerDutyProcess())
+        fake = await stack.enter_async_context(PagerDutyProcess())
         redis = await stack.enter_async_context(RedisServer(redis_server, folder / "redis"))
         settings = {"ALERTROUTER_WEBHOOK_TOKENS": TOKEN, "ALERTROUTER_LOG_LEVEL": "error"}
+        settings |= {f"FUZZ_KEY_{connection}": _key_of(connection) for connection in range(CONNECTIONS)}
         rules = write_rules(folder / "rules")
-        router = await stack.enter_async_context(Router(folder / "router", rules, pagerduty.url, redis.url, **settings))
+        (rules / "alertrouter.yaml").write_text(_senders())
+        router = await stack.enter_async_context(Router(folder / "router", rules, fake.url, redis.url, **settings))
         found = Found()
         await asyncio.gather(
             *(_send(router.url, found, seed, first, count, connection) for connection in range(CONNECTIONS))
         )
         await until(lambda: _is_drained(router), 600)
-        await _check_end(found, redis.url, pagerduty)
+        await _check_end(found, redis.url, fake)
         found.faults += _logged(router.log.read_text())
         if await router.end() != 0:
             found.fault("the router did not end with 0")
         return found
+
+
+def post(folder: Path, redis_server: str, seed: int, first: int, count: int) -> Found:
+    """As `fuzz`, for whoever has no event loop."""
+    return uvloop.run(fuzz(folder, redis_server, seed, first, count))
+
+
+def _senders() -> str:
+    """The alertrouter.yaml that makes a sender of each connection."""
+    fields = indent(dedent(ACME).strip(), " " * 6)
+    lines = ["sources:"]
+    lines += [f"  custom/fuzz-{connection}:\n    fields:\n{fields}" for connection in range(CONNECTIONS)]
+    lines += ["integrations:"]
+    for connection in range(CONNECTIONS):
+        lines.append(f"  fuzz-{connection}: {{routing_key: {{env: FUZZ_KEY_{connection}}}, service: payment-service}}")
+    return "\n".join(lines) + "\n"
 
 
 def _logged(log: str) -> list[str]:
@@ -324,7 +387,7 @@ async def _send(url: str, found: Found, seed: int, first: int, count: int, conne
     chance = random.Random(f"wire/{seed}/{first}/{connection}")
     requests: list[Request] = []
     begin, end = (first + count * share // CONNECTIONS for share in (connection, connection + 1))
-    for number, given in inputs(WEBHOOKS, seed, begin, end - begin):
+    for number, given in inputs(BODIES, seed, begin, end - begin):
         requests.append(request_of(chance, number, given, connection))
         if len(requests) == _PIPELINED:
             await wire.post(requests)
@@ -341,29 +404,33 @@ async def _is_drained(router: Router) -> bool:
     return bool(queues) and not queues["due"] and not queues["waiting"]
 
 
-async def _check_end(found: Found, redis_url: str, pagerduty: PagerDutyProcess) -> None:
+async def _check_end(found: Found, redis_url: str, fake: PagerDutyProcess) -> None:
     """Everything accepted has a record, that is settled; and what the records say PagerDuty has open, it has open."""
     client = connect(redis_url)
     store = AlertStore(client)
     now = await store.time()
-    is_open: set[str] = set()
+    is_open: Counter[str] = Counter()
     for alert_id in sorted(found.accepted):
         record = await store.record(alert_id)
         if record is None:
             found.fault(f"lost: {alert_id!r}")
         elif why := _unsettled(record, now):
             found.fault(f"{why}: {alert_id!r}")
-        elif record.told and any(told.state in (State.TRIGGERED, State.ACKNOWLEDGED) for told in record.told):
-            is_open.add(alert_id)
+        else:
+            opened = (told for told in record.told if told.state in (State.TRIGGERED, State.ACKNOWLEDGED))
+            is_open.update(told.dedup_key or record.alert.dedup_key for told in opened)
     for each in await store.letters.page(now):
         if each.letter.kind != "body":
             found.fault(f"dead letter: {each.letter.kind}, {each.letter.reason}, {each.letter.id!r}")
     await client.aclose()
-    open_there = {each.dedup_key for each in await pagerduty.open_alerts()}
-    ours = {key for key in open_there if key.partition("/")[0] in PARSERS}
-    for key in sorted(is_open ^ ours):
-        found.fault(f"open {'at PagerDuty' if key in ours else 'in the record'} only: {key!r}")
-    if refused := (await pagerduty.totals()).get("refused"):
+    open_there = Counter(
+        each.dedup_key for each in await fake.open_alerts() if not each.dedup_key.startswith(f"{SELF}:")
+    )
+    for key in sorted(open_there - is_open):
+        found.fault(f"open at PagerDuty only: {key!r}")
+    for key in sorted(is_open - open_there):
+        found.fault(f"open in the record only: {key!r}")
+    if refused := (await fake.totals()).get("refused"):
         found.fault(f"PagerDuty refused {refused} events")
 
 
@@ -387,7 +454,7 @@ def post_in_rounds(redis_server: str, seed: int, first: int, count: int, say: Ca
     for begin in range(first, first + count, ROUND):
         some = min(ROUND, first + count - begin)
         with tempfile.TemporaryDirectory(prefix="alertrouter-fuzz-") as name:
-            found = uvloop.run(fuzz(Path(name), redis_server, seed, begin, some))
+            found = post(Path(name), redis_server, seed, begin, some)
         posted, accepted, statuses = posted + found.posted, accepted + found.alerts, statuses + found.statuses
         say(
             f"http: {posted:,} bodies of seed {seed} from {first} on, {dict(sorted(statuses.items()))}, "

@@ -184,7 +184,9 @@ class FakePagerDuty:
         self._received = 0
         self._ends: Counter[str] = Counter()
         events = web.Application(client_max_size=4 * 1024 * 1024)
-        events.add_routes([web.post("/v2/enqueue", self._enqueue)])
+        events.add_routes(
+            [web.post("/v2/enqueue", self._enqueue), web.post("/v2/change/enqueue", self._enqueue_change)]
+        )
         admin = web.Application()
         admin.add_routes(
             [
@@ -249,6 +251,12 @@ class FakePagerDuty:
         if fault is None:
             return self._process(number, body)
         return await self._fail(request, number, body, fault)
+
+    async def _enqueue_change(self, request: web.Request) -> web.Response:
+        """Not among the calls, and no fault is meant for it."""
+        call = self._api.change(await request.read(), wall_clock())
+        self._ends[call.result.value] += 1
+        return web.Response(body=msgspec.json.encode(call.answer), status=call.status, content_type="application/json")
 
     def _process(self, number: int, body: bytes, fault: str = "") -> web.Response:
         call = self._api.enqueue(body, wall_clock())
