@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from time import time
@@ -63,6 +64,7 @@ from alertrouter.store.embedded import EmbeddedRedis, own_directory
 from alertrouter.store.health import Health
 from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
+from alertrouter.web.body import continue_when_read
 from alertrouter.web.connections import Listener, check_parser, within_open_files
 from alertrouter.web.dead_letters import DeadLettersApi
 from alertrouter.web.enqueue import Enqueue
@@ -570,21 +572,21 @@ class Service:
         application.on_response_prepare.append(protect_readers)
         application.add_routes(
             [
-                web.post("/webhooks/{sender}", webhooks.post),
-                web.post("/webhooks/{sender}/{name}", webhooks.post),
-                web.post("/v2/enqueue", enqueue.post),
-                web.post("/v2/change/enqueue", enqueue.post_change),
-                web.post("/-/reload", operations.reload),
+                _post("/webhooks/{sender}", webhooks.post),
+                _post("/webhooks/{sender}/{name}", webhooks.post),
+                _post("/v2/enqueue", enqueue.post),
+                _post("/v2/change/enqueue", enqueue.post_change),
+                _post("/-/reload", operations.reload),
                 web.get("/api/v1/history", api.history),
                 web.get("/api/v1/shadow", api.shadow),
                 web.get("/api/v1/dead-letters", letters.list),
                 web.get("/api/v1/dead-letters/{letter}", letters.show),
-                web.post("/api/v1/dead-letters", letters.post),
+                _post("/api/v1/dead-letters", letters.post),
                 web.get("/api/v1/silences", on_call.list_silences),
-                web.post("/api/v1/silences", on_call.add_silence),
+                _post("/api/v1/silences", on_call.add_silence),
                 web.delete("/api/v1/silences/{id}", on_call.end_silence),
-                web.post("/api/v1/page-tests", on_call.begin_test),
-                web.post(r"/api/v1/page-tests/{id:[\s\S]+}/resolve", on_call.resolve_test),
+                _post("/api/v1/page-tests", on_call.begin_test),
+                _post(r"/api/v1/page-tests/{id:[\s\S]+}/resolve", on_call.resolve_test),
                 web.get(r"/api/v1/alerts/{dedup_key:[\s\S]+}", api.alert),
             ]
         )
@@ -746,6 +748,9 @@ async def _listen(
     bound = listener.addresses[0]
     shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
     return listener, site, f"http://{shown}:{bound[1]}"
+
+
+_post = partial(web.post, expect_handler=continue_when_read)
 
 
 def _watching(operations: Operations) -> Sequence[web.RouteDef]:

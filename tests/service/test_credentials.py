@@ -164,6 +164,24 @@ async def test_who_shows_nothing_is_told_before_the_body_is_read(client: Client,
     assert await status(client, path, bearer("wrong"), b" " * 5_000_000) == 401, "not a connection that is cut"
 
 
+@pytest.mark.parametrize("path", [PATH, SIGNED])
+async def test_who_asks_before_sending_is_told_to_go_on_once_and_only_if_known(client: Client, path: str) -> None:
+    """As curl does from 1 MB on: https://curl.se/docs/manpage.html#--expect100-timeout."""
+    host, port = client.service.url.removeprefix("http://").split(":")
+    known = {**signed(client), **bearer(GLOBAL)}
+    for headers, expected in ((known, b"HTTP/1.1 100 "), (bearer("wrong"), b"HTTP/1.1 401 ")):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        lines = "".join(f"{name}: {text}\r\n" for name, text in headers.items())
+        length = f"Content-Length: {len(BODY)}\r\nExpect: 100-continue\r\n"
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\n{lines}{length}\r\n".encode())
+        async with asyncio.timeout(5):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(expected)
+            if headers is known:
+                writer.write(BODY)
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 202 ")
+        writer.close()
+
+
 @pytest.mark.parametrize("name", ["token", "access_token", "TOKEN", "api_key", "X-Alertrouter-Token"])
 async def test_a_token_in_the_address_is_refused(client: Client, name: str) -> None:
     assert await status(client, f"{PATH}?{name}={GLOBAL}", {}) == 401

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zlib
 
-from aiohttp import web
+from aiohttp import HttpVersion11, hdrs, web
 
 from alertrouter.errors import BadPayload
 
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_CONTINUED = web.RequestKey("continued", bool)
 
 
 async def read_body(request: web.Request, limit: int) -> bytes:
@@ -24,10 +25,19 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     return decompress(body, encoding, limit) if encoding in _WINDOW_BITS else body
 
 
+async def continue_when_read(_: web.Request) -> None:
+    """The expect handler of every route with a body: who is refused is never told to send it; `read_raw` says it to others."""
+
+
 async def read_raw(request: web.Request, limit: int) -> bytes:
     """The body as it came over the wire, which is what its sender signed. Raises BadPayload, 413, over `limit` bytes."""
     if request.content_length is not None and request.content_length > limit:
         raise too_large(limit)
+    # https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1: an interim answer, once, and only where they are known
+    if hdrs.EXPECT in request.headers and request.version >= HttpVersion11 and _CONTINUED not in request:
+        request[_CONTINUED] = True
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
