@@ -55,7 +55,6 @@ from alertrouter.rules.revision import git_revision
 from alertrouter.rules.silences import Silence
 from alertrouter.rules.watch import changes, look
 from alertrouter.settings import Settings, read_secret
-from alertrouter.shown import without_keys
 from alertrouter.sources import SENDERS, Parser, find_parser
 from alertrouter.sources.pagerduty import Change
 from alertrouter.store.clock import RedisClock
@@ -802,7 +801,7 @@ def _active(ruleset: Ruleset, settings: Settings, environ: Mapping[str, str]) ->
         key = read_secret(environ, env=service.routing_key.env, file=service.routing_key.file)
         if key is None:
             _log.warning("a service's routing key is not there; its alerts go to the default key", service=service.name)
-            missing[service.name] = without_keys(service.routing_key.env or service.routing_key.file or "")
+            missing[service.name] = service.routing_key.shown
         keys[f"pagerduty:{service.name}"] = key or default
         if key is not None and service.calls_per_minute is not None:
             # services that share a key share its limit: the strictest that any of them names; 0 is none
@@ -836,7 +835,7 @@ def _posting(
         key = read_secret(environ, env=place.env, file=place.file)
         if key is None:
             _log.warning("an integration's routing key is not there", integration=integration.name)
-            not_there[integration.name] = place.env or place.file or ""
+            not_there[integration.name] = place.shown
         else:
             posting.setdefault(key, f"{PAGERDUTY}/{integration.name}")
     return posting, not_there

@@ -83,7 +83,7 @@ class SourceCredentials:
     def warnings(self) -> Sequence[str]:
         """The credentials that cannot be read, and what that means."""
         return [
-            f"the credential {named.name} of {source} ({_place(named.place)}) "
+            f"the credential {named.name} of {source} ({named.place.shown}) "
             + (
                 "cannot be read any more or is empty, and what was read before stays in force; put it back, or take "
                 "it out of `sources`"
@@ -139,7 +139,3 @@ def _in_force(references: CredentialReferences, values: Mapping[KeyReference, st
             signing.timestamp_header,
         ),
     )
-
-
-def _place(reference: KeyReference) -> str:
-    return reference.file or reference.env or ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, MutableMapping
 from math import isfinite
 from typing import Any
 
-from alertrouter.shown import HIDDEN, escaped, without_credentials, without_keys
+from alertrouter.shown import HIDDEN, escaped, without_credentials, without_secrets
 
 #: The fields of one line, as structlog hands them from one processor to the next.
 Line = MutableMapping[str, Any]
@@ -64,7 +64,7 @@ def _plain(value: object, *, others: bool) -> Any:
             return value if isfinite(value) else str(value)
         case str():
             text = without_credentials(str(value))
-            return without_keys(text) if others else text
+            return without_secrets(text) if others else text
         case Mapping():
             return {str(name): _plain(each, others=others) for name, each in value.items()}
         case list() | tuple():

@@ -15,6 +15,8 @@ _URL = re.compile(r"""\b([A-Za-z][A-Za-z0-9+.-]*://)([^\s'"<>]*)""")
 _LOGIN = re.compile(r"\b(bearer|basic) +[\w.~+/=-]+", re.IGNORECASE | re.ASCII)
 #: A routing key by its form: https://developer.pagerduty.com/docs/send-alert-event
 _KEY = re.compile(r"(?<![0-9A-Za-z])[0-9A-Za-z]{32}(?![0-9A-Za-z])")
+#: A token as `alertrouter token new` makes them; the capital or digit tells it from the name of a metric.
+_TOKEN = re.compile(r"(?<![0-9A-Za-z])alertrouter_(?=[a-z_-]{0,42}[A-Z0-9])[0-9A-Za-z_-]{43}(?![0-9A-Za-z_-])")
 #: What Markdown makes something of inside a line: https://github.github.com/gfm/#inlines
 _MARKDOWN = re.compile(r"([\\`*\[\]!|~$])|(?<![^\W_])(_)|(_)(?![^\W_])")
 #: What GitHub makes something of after that, in text: mentions, references, links.
@@ -60,9 +62,9 @@ def without_credentials(text: str) -> str:
     return _LOGIN.sub(rf"\1 {HIDDEN}", text) if " " in text else text
 
 
-def without_keys(text: str) -> str:
-    """The text without what has the form of a routing key."""
-    return _KEY.sub(HIDDEN, text)
+def without_secrets(text: str) -> str:
+    """The text without what has the form of a routing key, or of a token that we made."""
+    return _TOKEN.sub(HIDDEN, _KEY.sub(HIDDEN, text))
 
 
 def _bare(found: re.Match[str]) -> str:

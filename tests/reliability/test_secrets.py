@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hmac
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -38,14 +39,30 @@ _CORES = asyncio.Semaphore(2)
 SILENT_RULE = "event.custom_details.alertname == 'Quiet'"
 
 
+SENDERS = """
+sources:
+  alertmanager/team:
+    tokens: [{name: new, file: FOLDER/team}, {name: old, file: FOLDER/old}]
+    header: X-Team-Token
+  alertmanager/signed:
+    signature: {scheme: grafana, secrets: [{name: s1, file: FOLDER/signing}]}
+integrations:
+  zabbix: {routing_key: {file: FOLDER/integration}, service: payment-service}
+"""
+
+
 class Secrets:
     """What is planted, by name, and every form in which it may come out."""
 
     def __init__(self) -> None:
-        keys = ("default", "by environment", "by file", "fallback", "own")
+        keys = ("default", "by environment", "by file", "fallback", "own", "integration", "refused key")
         self.keys = {name: secrets.token_hex(16) for name in keys}
-        words = ("token", "second token", "refused token", "redis", "smtp", "hook", "hook address")
+        words = (
+            *("token", "second token", "refused token", "redis", "smtp", "hook", "hook address"),
+            *("read token", "operate token", "team token", "old team token", "signing"),
+        )
         self.words = {name: secrets.token_urlsafe(27) + "/+:" for name in words}
+        self.words["team token"] = f"alertrouter_{secrets.token_urlsafe(32)}"  # as `alertrouter token new` makes them
 
     def __getitem__(self, name: str) -> str:
         return self.keys.get(name) or self.words[name]
@@ -83,16 +100,19 @@ class Outputs:
 class Client:
     """Asks a service, and keeps all that it says."""
 
-    def __init__(self, url: str, token: str, outputs: Outputs) -> None:
+    def __init__(self, url: str, planted: Secrets, outputs: Outputs) -> None:
         self.url = url
-        self._token = token
+        self._planted = planted
         self._outputs = outputs
 
     async def ask(
         self, path: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, str]:
         """Status and text of the answer."""
-        said = {"X-Alertrouter-Token": self._token} if headers is None else dict(headers)
+        token = self._planted["token" if path.startswith("/webhooks/") else "operate token"]
+        said = {"X-Alertrouter-Token": token} if headers is None else dict(headers)
+        if method == "POST" and path.startswith(("/api/", "/-/")):
+            said.setdefault("Content-Type", "application/json")
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         async with (
             aiohttp.ClientSession() as session,
@@ -161,9 +181,12 @@ def planted() -> Secrets:
 
 @pytest.fixture
 def rules(tmp_path: Path, planted: Secrets) -> Path:
-    """The usual rules and a service with its key in a file."""
+    """The usual rules, a service with its key in a file, and senders with credentials of their own."""
     folder = write_rules(tmp_path / "rules")
-    (tmp_path / "key").write_text(planted["by file"] + "\n")
+    files = {"key": "by file", "integration": "integration", "team": "team token", "old": "old team token"}
+    for file, name in {**files, "signing": "signing"}.items():
+        (tmp_path / file).write_text(planted[name] + "\n")
+    (folder / "alertrouter.yaml").write_text(SENDERS.replace("FOLDER", str(tmp_path)))
     (folder / "services" / "files.yaml").write_text(
         f"service: files\nrouting_key: {{file: {tmp_path / 'key'}}}\nsets: {{start: []}}\ncatch_all: {{}}\n"
     )
@@ -171,6 +194,40 @@ def rules(tmp_path: Path, planted: Secrets) -> Path:
     router = folder / "router.yaml"
     router.write_text(router.read_text().replace("catch_all:", f"{rule}catch_all:"))
     return folder
+
+
+async def by_own_credentials(client: Client, planted: Secrets) -> None:
+    """Senders with credentials of their own, and who looks but does not touch; and what each does wrong."""
+    body = alertmanager_body(alertmanager_alert(n="own"))
+    for name in ("team token", "old team token"):
+        for headers in ({"X-Team-Token": planted[name]}, {"Authorization": f"Bearer {planted[name]}"}):
+            assert (await client.ask(f"{PATH}/team", "POST", body, headers))[0] == 202
+            assert (await client.ask(PATH, "POST", body, headers))[0] == 401
+            assert (await client.ask(f"{PATH}/team", "POST", b"{", headers))[0] == 400
+    for secret, status in ((planted["signing"], 202), (planted["signing"] + "x", 401)):
+        signature = hmac.new(secret.encode(), body, "sha256").hexdigest()
+        headers = {"X-Grafana-Alerting-Signature": signature}
+        assert (await client.ask(f"{PATH}/signed", "POST", body, headers))[0] == status
+    headers = {"X-Grafana-Alerting-Signature": planted["signing"]}
+    assert (await client.ask(f"{PATH}/signed", "POST", body, headers))[0] == 401
+    payload = {"summary": "Disk full", "source": "db-1", "severity": "critical"}
+    faults: Sequence[tuple[str, dict[str, Any], int]] = (
+        (planted["integration"], {}, 202),
+        (planted["integration"], {"payload": {}}, 400),
+        (planted["refused key"], {}, 400),
+        (planted["refused key"] + "x", {}, 400),
+    )
+    for key, change, status in faults:
+        event = {"routing_key": key, "event_action": "trigger", "dedup_key": "disk", "payload": payload, **change}
+        assert (await client.ask("/v2/enqueue", "POST", event, {}))[0] == status
+        assert (await client.ask("/v2/change/enqueue", "POST", event, {}))[0] == status
+        event["routing_key"] = ""
+        assert (await client.ask("/v2/enqueue", "POST", event, {"X-Routing-Key": key}))[0] == status
+    reader = {"X-Alertrouter-Token": planted["read token"]}
+    assert (await client.ask("/api/v1/silences", headers=reader))[0] == 200
+    assert (await client.ask("/-/reload", "POST", b"{}", reader))[0] == 403
+    sender = {"X-Alertrouter-Token": planted["token"]}
+    assert (await client.ask("/api/v1/silences", headers=sender))[0] == 401
 
 
 async def hostile_requests(client: Client, planted: Secrets) -> None:
@@ -223,6 +280,8 @@ async def test_no_planted_secret_comes_out(
         redis_url = f"redis://:{quote(planted['redis'], safe='')}@127.0.0.1:{redis.port}/0"
         environ = {
             "ALERTROUTER_WEBHOOK_TOKENS": f"{planted['token']},{planted['second token']}",
+            "ALERTROUTER_API_READ_TOKENS": planted["read token"],
+            "ALERTROUTER_API_OPERATE_TOKENS": planted["operate token"],
             "ALERTROUTER_REDIS_URL": redis_url,
             "ALERTROUTER_PAGERDUTY_ROUTING_KEY": planted["default"],
             "ALERTROUTER_PAGERDUTY_FALLBACK_ROUTING_KEY": planted["fallback"],
@@ -245,9 +304,10 @@ async def test_no_planted_secret_comes_out(
         outputs.add("settings as JSON", load_settings(environ, {}).model_dump_json())
         router = Router(tmp_path / "router", rules, pagerduty.url, redis_url, **environ)
         async with router:
-            client = Client(router.url, planted["token"], outputs)
+            client = Client(router.url, planted, outputs)
             command = {**environ, "ALERTROUTER_LISTEN": router.url.removeprefix("http://")}
             await through_the_service(client, planted, pagerduty)
+            await by_own_credentials(client, planted)
             await hostile_requests(client, planted)
             await bad_rules(client, rules, planted)
             await by_commands(outputs, command, client, rules, tmp_path)
@@ -343,6 +403,24 @@ async def bad_rules(client: Client, rules: Path, planted: Secrets) -> None:
         await client.ask("/-/reload", "POST")
         await looked_at(client)
     service.write_text(good)
+    senders = rules / "alertrouter.yaml"
+    good, word, any_word = senders.read_text(), planted["team token"], planted["old team token"]
+    for text in (
+        f"sources: {{alertmanager/team: {{tokens: [{{name: new, file: {any_word!r}}}, {{name: b, env: {any_word!r}}}]}}}}\n",
+        f"sources: {{alertmanager/team: {{tokens: [{word!r}]}}}}\n",
+        f"sources: {{alertmanager/team: {{tokens: {word!r}}}}}\n",
+        f"sources: {{alertmanager/team: {{tokens: [{{name: new, file: {word!r}}}]}}}}\n",
+        f"sources: {{alertmanager/team: {{tokens: [{{name: new, env: {word!r}}}]}}}}\n",
+        f"sources: {{alertmanager/team: {{tokens: [{{name: {word!r}, env: A}}]}}}}\n",
+        f"sources: {{alertmanager/team: {{{word!r}: 1}}}}\n",
+        f"sources: {{alertmanager/team: {{signature: {{scheme: {word!r}, secrets: [{word!r}]}}}}}}\n",
+        f"integrations: {{zabbix: {{routing_key: {key}, service: payment-service}}}}\n",
+        f"integrations: {{zabbix: {{routing_key: {{env: {key}}}, service: payment-service}}}}\n",
+    ):
+        senders.write_text(text)
+        await client.ask("/-/reload", "POST")
+        await looked_at(client)
+    senders.write_text(good)
     (rules / "router.yaml").rename(rules / "kept")
     assert (await client.ask("/-/reload", "POST"))[0] == 422
     (rules / "kept").rename(rules / "router.yaml")
@@ -433,6 +511,7 @@ async def refused_starts(outputs: Outputs, environ: Mapping[str, str], port: int
         ("ALERTROUTER_SECOND_CHANNEL_SMTP_URL", f"smtp://me:{planted['smtp']}@mail.example.org"),
         ("ALERTROUTER_SECOND_CHANNEL_SMTP_URL", f"http://{planted['smtp']}"),
         ("ALERTROUTER_WEBHOOK_TOKEN", planted["token"]),
+        ("ALERTROUTER_API_OPERATE_TOKEN", planted["operate token"]),
     )
     busy = {**environ, "ALERTROUTER_LISTEN": f"127.0.0.1:{busy_port()}"}
     ended = await asyncio.gather(*(run(outputs, {**busy, name: value}, "serve") for name, value in wrong))

@@ -14,15 +14,18 @@ from hypothesis import strategies as st
 from alertrouter.destinations.second_channel import Mail, Message, letter_of
 from alertrouter.rules.finding import Finding, Gravity
 from alertrouter.rules.finding_formats import as_github, as_json, as_sarif
+from alertrouter.rules.model import KeyReference
 from alertrouter.shown import (
+    HIDDEN,
     escaped,
     escaped_json,
     escaped_lines,
     in_code,
     in_markdown,
     without_credentials,
-    without_keys,
+    without_secrets,
 )
+from alertrouter.telemetry import REGISTRY
 from tests.alerts import NIGHT
 
 #: Everything Python can hold, and what has fooled terminals, code hosts and mail servers.
@@ -120,7 +123,37 @@ def test_hiding_credentials_is_harmless_and_done_once(text: str) -> None:
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=32, max_size=32), texts)
 def test_what_has_the_form_of_a_routing_key_is_hidden(key: str, around: str) -> None:
-    assert key not in without_keys(f"{around} '{key}' {around}")
+    assert key not in without_secrets(f"{around} '{key}' {around}")
+
+
+@given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=43, max_size=43), texts)
+def test_what_has_the_form_of_our_tokens_is_hidden(random: str, around: str) -> None:
+    token = f"alertrouter_{random[:-1]}A"
+    assert token not in without_secrets(f"{around} '{token}' {around}")
+
+
+def test_names_of_metrics_are_no_tokens() -> None:
+    names = [name for family in REGISTRY.collect() for name in {family.name, *(each.name for each in family.samples)}]
+    longest = "alertrouter_" + "x_total" * 7
+    for name in (*names, longest, longest[:55]):
+        assert without_secrets(name) == name
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        (KeyReference(env="PD_KEY_PAYMENT"), "PD_KEY_PAYMENT"),
+        (KeyReference(env="pd_key_2"), "pd_key_2"),
+        (KeyReference(file="/run/secrets/team-a"), "/run/secrets/team-a"),
+        (KeyReference(env="a1" * 16), HIDDEN),
+        (KeyReference(env="Q4HtbxzkKy8_6HVmw4kYysToTZfUgCGm"), HIDDEN),
+        (KeyReference(env="q4htb-xzk"), HIDDEN),
+        (KeyReference(file="hunter2"), HIDDEN),
+        (KeyReference(file="/run/" + "a1" * 16), "/run/***"),
+    ],
+)
+def test_a_place_is_shown_and_what_may_be_the_secret_itself_is_not(place: KeyReference, shown: str) -> None:
+    assert place.shown == shown
 
 
 @pytest.mark.parametrize("text", ["payments-critical_eu", "prod/eu-1", "CPU at 97.5 % (since 3:15)", "naïve ≥ 5"])

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from alertrouter.rules.document import Document, Key, Problem
 from alertrouter.rules.model import CredentialReferences, KeyReference, NamedReference, SigningReferences
 from alertrouter.rules.schema import ConfigShape, NamedSecretShape, SourceShape
+from alertrouter.shown import without_secrets
 from alertrouter.sources import CUSTOM
 
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]{0,63})?")
@@ -22,7 +23,7 @@ def is_source(text: str) -> bool:
 
 def is_secret_name(text: str) -> bool:
     """Whether a credential can be called that."""
-    return _SECRET_NAME.fullmatch(text) is not None
+    return _SECRET_NAME.fullmatch(text) is not None and without_secrets(text) == text
 
 
 def build_credentials(
@@ -67,7 +68,9 @@ def _named(
     seen: set[str] = set()
     for index, shape in enumerate(shapes):
         if not is_secret_name(shape.name):
-            message = "a name is made of letters, digits, `-`, `_` and `.`, at most 64; metrics show it"
+            message = (
+                "a name is made of letters, digits, `-`, `_` and `.`, at most 64, and is no token: metrics show it"
+            )
             problems.append(document.problem((*path, index, "name"), message))
         if shape.name in seen:
             message = f"the name `{shape.name}` is there already; choose another, so that metrics tell them apart"

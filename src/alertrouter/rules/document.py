@@ -14,7 +14,7 @@ from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 from alertrouter.rules.wording import shown
-from alertrouter.shown import without_keys
+from alertrouter.shown import without_secrets
 
 #: Bounds on one file. Real files stay far below; a hostile one ends here instead of eating memory.
 FILE_BYTES = 8 * 1024 * 1024
@@ -48,7 +48,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         """Nothing that has the form of a routing key is repeated: somebody wrote it where its place belongs."""
-        object.__setattr__(self, "message", shown(without_keys(self.message)))
+        object.__setattr__(self, "message", shown(without_secrets(self.message)))
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.message}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,8 +19,11 @@ from alertrouter.rules.moment import CacheWrite as CacheWrite
 from alertrouter.rules.moment import CountQuery as CountQuery
 from alertrouter.rules.silences import Silence
 from alertrouter.rules.templates import Extraction, Pattern, Template, Variable
+from alertrouter.shown import HIDDEN, without_secrets
 from alertrouter.sources import Parser
 
+#: Names of environment variables as everybody writes them: https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|[a-z_][a-z0-9_]*")
 #: Where the router sends what no rule of its own wanted.
 UNROUTED = "unrouted"
 #: The set in which every orchestration begins.
@@ -108,6 +112,12 @@ class KeyReference:
 
     env: str | None = None
     file: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The place, if it surely is one: somebody may have written the secret itself there."""
+        is_place = _VARIABLE.fullmatch(self.env) if self.env else (self.file or "").startswith("/")
+        return without_secrets(self.env or self.file or "") if is_place else HIDDEN
 
 
 @dataclass(frozen=True, slots=True)
