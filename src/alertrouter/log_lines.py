@@ -22,7 +22,7 @@ FIELDS = frozenset(
         *("again_in_ms", "ahead_of_redis_ms", "for_ms", "skew_ms", "last_heard", "added_at", "ends_at"),
         *("alert", "alerts", "count", "entries", "ignored", "skipped", "truncated", "waiting", "letter", "letters"),
         *("alarm", "by", "channel", "fault", "file", "heartbeat", "id", "line", "owner", "part", "stored_on", "to"),
-        *("address", "connections", "integration", "open_files", "topic", "url", "when"),
+        *("address", "connections", "host", "integration", "open_files", "topic", "url", "when"),
     }
 )
 #: Where other programs' words stand, which may repeat what they were given.

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
@@ -54,7 +55,7 @@ class Trap:
 
 
 class Names(AbstractResolver):
-    """Answers for every name with what it is told, the next answer each time."""
+    """Answers for every name with what it is told, the next answer each time; without addresses it fails."""
 
     def __init__(self, *answers: list[str]) -> None:
         self.answers = list(answers)
@@ -65,6 +66,8 @@ class Names(AbstractResolver):
     ) -> list[ResolveResult]:
         answer = self.answers[min(self.asked, len(self.answers) - 1)]
         self.asked += 1
+        if not answer:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         return [
             ResolveResult(
                 hostname=host,
@@ -120,6 +123,22 @@ async def test_a_name_that_leads_inside_is_not_followed(address: str) -> None:
     assert isinstance(outcome, TryAgain) and not outcome.ambiguous
     assert "no public address; if it is yours, add events.example.com to ALERTROUTER_OUTGOING_HOSTS" in outcome.reason
     assert trap.heard == [] and names.asked == 1
+
+
+async def test_pages_go_out_while_dns_is_down() -> None:
+    names = Names(["127.0.0.1"], [])
+    allowed = outgoing(["http://events.example.com"])
+    async with Trap().open("127.0.0.1") as trap:
+        url = f"http://events.example.com:{trap.port}"
+        client = PagerDutyClient(url, connect_s=2, total_s=5, allowed=allowed, resolver=names)
+        for asked in (1, 2):
+            assert isinstance(await client.send(EVENT), Delivered)
+            assert names.asked == asked
+            connector = client._session.connector
+            assert isinstance(connector, TCPConnector)
+            connector.clear_dns_cache()
+        await client.close()
+    assert isinstance(await send(url, Names([]), allowed), TryAgain)
 
 
 async def test_a_name_is_asked_once_and_what_it_says_next_is_not_used() -> None:

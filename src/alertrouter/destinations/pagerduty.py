@@ -28,6 +28,7 @@ from yarl import URL
 from alertrouter import __version__
 from alertrouter.alert import CommonEvent, Image, Link
 from alertrouter.destinations.fitting import cut, encode, fit, plain, sound
+from alertrouter.destinations.names import LastAnswers
 from alertrouter.destinations.outgoing import ONLY_PUBLIC, Outgoing, head_of
 from alertrouter.enrich import OURS, Enriched
 from alertrouter.errors import SettingsInvalid
@@ -451,7 +452,7 @@ class PagerDutyClient:
                   always means that the event was on its way: an ambiguous end.
     total_s:      longest send, in seconds, from the call to the end of the answer. Leases are measured by it.
     allowed:      what may be called.
-    resolver:     who answers for names; None for the system's.
+    resolver:     who answers for names; None for the system's. The last answer stands in while it fails.
 
     The certificate is always verified, against the system's authorities or those in the file that OpenSSL's own
     variable SSL_CERT_FILE names.
@@ -474,7 +475,7 @@ class PagerDutyClient:
         self._session = aiohttp.ClientSession(
             connector=allowed.connector(
                 self._url,
-                resolver=resolver,
+                resolver=LastAnswers(resolver or aiohttp.ThreadedResolver(), time.monotonic),
                 limit=connections,
                 ssl=ssl.create_default_context() if self._url.scheme == "https" else True,
             ),
