@@ -769,6 +769,7 @@ async def _keep_going(what: str, duty: Duty) -> None:
             await asyncio.wait([run])
         finally:
             run.cancel()
+            await asyncio.wait([run])
         if run.cancelled() or (error := run.exception()) is None:
             return
         _log.error("a part of this program failed; starting it again", part=what, exc_info=error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -289,6 +290,27 @@ async def test_more_than_all_connections_at_once_wait(server: RedisServer) -> No
     async with connect(server.url) as client:
         answers = await asyncio.gather(*(client.incr("n") for _ in range(500)))
     assert sorted(answers) == list(range(1, 501))
+
+
+@pytest.mark.parametrize("query", ["", "?socket_timeout=5"])
+async def test_whoever_is_cancelled_in_the_midst_of_a_command_ends(server: RedisServer, query: str) -> None:
+    """Or else a service that is told to end hangs for ever: whoever asks again and again never hears of it."""
+
+    async def ask_for_ever(client: Client) -> None:
+        while True:
+            await client.ping()
+
+    chance = random.Random(query)
+    async with connect(server.url + query) as client:
+        for _ in range(100):
+            asking = asyncio.create_task(ask_for_ever(client))
+            for _ in range(20):
+                await client.ping()
+            for _ in range(chance.randrange(60)):
+                await asyncio.sleep(0)
+            asking.cancel()
+            done, _ = await asyncio.wait([asking], timeout=5)
+            assert done, "it goes on"
 
 
 async def test_scripts_survive_a_flush_at_every_step(server: RedisServer) -> None:

@@ -222,11 +222,15 @@ class _LocatedSSLConnection(_LocatedConnection, SSLConnection):
     pass
 
 
+#: Every command has a time-out of ours. For its own redis-py would send each by asyncio.wait_for, which costs a task, and
+#: until Python 3.12 forgets that its caller was cancelled: https://github.com/python/cpython/issues/86296
+_OURS = {"socket_timeout": None}
+
+
 def _pool(url: str, instance: str) -> Pool:
     options: dict[str, Any] = {
         "max_connections": _CONNECTIONS,
         "timeout": COMMAND_S,
-        "socket_timeout": COMMAND_S,
         "socket_connect_timeout": _CONNECT_S,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,  # no HELLO: one round trip less until the first command
@@ -235,7 +239,7 @@ def _pool(url: str, instance: str) -> Pool:
     plain, _, topology = scheme.partition("+")
     if not topology:
         _check_path(url)
-        return _tried(Pool(locate=None, **{**options, **parse_url(url)}))
+        return _tried(Pool(locate=None, **{**options, **parse_url(url), **_OURS}))
     if plain not in ("redis", "rediss") or topology not in _DEFAULT_PORT:
         raise ValueError("it begins with something else")
     credentials, hosts, path, query = _parts(rest, _DEFAULT_PORT[topology])
@@ -256,7 +260,7 @@ def _pool(url: str, instance: str) -> Pool:
     pool = Pool(
         locate=locate,
         connection_class=_LocatedSSLConnection if plain == "rediss" else _LocatedConnection,
-        **{**options, **given},
+        **{**options, **given, **_OURS},
     )
     # not the method itself: the pool shows its options, and that would show the pool
     pool.connection_kwargs["address"] = lambda: pool.address()
