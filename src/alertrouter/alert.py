@@ -81,6 +81,17 @@ class CommonEvent(msgspec.Struct, frozen=True, gc=False):
     custom_details: Mapping[str, Any] = field(default_factory=dict)
 
 
+def alert_id(source: str, fingerprint: str) -> str:
+    """Sender plus the sender's own identity of an alert, hashed only when over 255 characters.
+
+    Bounded, because it names a Redis key and because it is what PagerDuty is given as `dedup_key`.
+    """
+    plain = f"{source}:{fingerprint}"
+    if len(plain) <= DEDUP_KEY_LIMIT:
+        return plain
+    return f"{source}:sha256:{sha256(plain.encode()).hexdigest()}"
+
+
 class Alert(msgspec.Struct, frozen=True, gc=False):
     """One condition, as one sender reported it once.
 
@@ -110,14 +121,8 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def id(self) -> str:
-        """Identity of the alert's record: sender plus the sender's own identity, hashed only when over 255 characters.
-
-        Bounded, because it names a Redis key and because it is what PagerDuty is given as `dedup_key`.
-        """
-        plain = f"{self.source}:{self.fingerprint}"
-        if len(plain) <= DEDUP_KEY_LIMIT:
-            return plain
-        return f"{self.source}:sha256:{sha256(plain.encode()).hexdigest()}"
+        """Identity of the alert's record."""
+        return alert_id(self.source, self.fingerprint)
 
     @property
     def dedup_key(self) -> str:

@@ -261,7 +261,7 @@ def _check(given: Input, outcome: ParsedPayload | BadPayload, rungs: Sequence[Ru
 
 
 def _check_alert(sender: str, alert: Alert, rungs: Sequence[Rung]) -> None:
-    assert alert.id.startswith(f"{sender}:") and 0 < len(alert.dedup_key) <= 255
+    assert alert.id.startswith(f"{sender}:") and alert.dedup_key.strip() and len(alert.dedup_key) <= 255
     # a client of PagerDuty's endpoint names the alert itself: with a blank, if it likes
     assert alert.fingerprint.strip() or (alert.fingerprint and sender == "pagerduty")
     assert alert.event.summary.strip() and alert.event.source.strip()

@@ -197,6 +197,17 @@ async def test_rules_see_the_name_of_the_key(settings: Settings, rules: Path, sa
     assert ZABBIX_KEY not in json.dumps([dict(call.event) for call in sandbox.events])
 
 
+@pytest.mark.parametrize("key", [" ", "\u2003", " " * 255])
+async def test_a_key_of_blanks_is_a_key(client: Client, sandbox: Sandbox, key: str) -> None:
+    """PagerDuty may call it missing, so it gets one that says more."""
+    for action in ("trigger", "acknowledge", "resolve"):
+        assert await take(client, event(action, dedup_key=key)) == key
+    told = heard(sandbox)
+    assert [action for action, *_ in told] == ["trigger", "acknowledge", "resolve"]
+    assert len({dedup_key for _, _, dedup_key in told}) == 1
+    assert told[0][2].startswith("pagerduty:") and len(told[0][2]) <= 255
+
+
 async def test_one_key_of_two_integrations_is_two_alerts(client: Client, sandbox: Sandbox) -> None:
     keys = (DEFAULT_KEY, SEARCH_KEY, ZABBIX_KEY, KUMA_KEY)
     for key in keys:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from alertrouter.alert import DEDUP_KEY_LIMIT, Alert, CommonEvent, Enqueued, Image, Link, Severity, Status
+from alertrouter.alert import DEDUP_KEY_LIMIT, Alert, CommonEvent, Enqueued, Image, Link, Severity, Status, alert_id
 from alertrouter.errors import BadPayload
 from alertrouter.sources.body import read_json
 from alertrouter.sources.instant import Instant, read_rfc3339
@@ -162,7 +162,8 @@ def read_alert(event: Event, source: str, new_key: Callable[[], str]) -> Alert:
         raw={**members, "routing_key": source.partition("/")[2] or DEFAULT_INTEGRATION},
         notes=(*event.notes, *notes),
         enqueued=Enqueued(
-            dedup_key=key,
+            # PagerDuty may call a blank one missing
+            dedup_key=key if key.strip() else alert_id(source, key),
             # PagerDuty too looks at the payload of triggers only
             content=_digest(payload) if status is Status.FIRING else "",
             images=_read_images(members.get("images")),
