@@ -143,7 +143,7 @@ def _ids_of_event(given: Input, source: str, connection: int, *, is_change: bool
 
 
 def _key_of(connection: int) -> str:
-    return "klmnopqr"[connection] * len(KEY)
+    return "lmnopqrs"[connection] * len(KEY)
 
 
 def _packed(chance: random.Random, body: bytes) -> tuple[bytes, str, bool]:
