@@ -174,7 +174,7 @@ class Router(_Server):
 
 
 class RedisServer(_Server):
-    """Debian's redis-server on a fixed port of loopback; every write is fsynced before it is confirmed.
+    """Debian's redis-server on a fixed port of loopback, set up as docs/redis.md says.
 
     program:  its path.
     """
@@ -202,6 +202,7 @@ class RedisServer(_Server):
             self._program,
             *("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder), "--save", ""),
             *("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"),
+            *("--hash-max-listpack-value", "4096"),
             *self._options,
         )
         await until(self._answers, 60)

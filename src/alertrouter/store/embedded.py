@@ -65,7 +65,7 @@ class EmbeddedRedis:
             *("--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"),
             *("--dir", str(self._data), "--logfile", str(log), "--save", ""),
             *("--appendonly", "yes" if self._durable else "no", "--appendfsync", "always"),
-            *("--maxmemory-policy", "noeviction"),
+            *("--maxmemory-policy", "noeviction", "--hash-max-listpack-value", "4096"),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(self._lock,),  # the child holds the lock until it is gone
             preexec_fn=_die_with_parent(),
