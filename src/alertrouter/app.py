@@ -63,7 +63,7 @@ from alertrouter.store.embedded import EmbeddedRedis, own_directory
 from alertrouter.store.health import Health
 from alertrouter.store.store import AlertStore, Dedup
 from alertrouter.web.api import Api
-from alertrouter.web.body import continue_when_read
+from alertrouter.web.body import Room, continue_when_read
 from alertrouter.web.connections import Listener, check_parser, within_open_files
 from alertrouter.web.dead_letters import DeadLettersApi
 from alertrouter.web.enqueue import Enqueue
@@ -531,6 +531,7 @@ class Service:
     def routes(self) -> web.Application:
         """The HTTP application, but for health and metrics where these have a listener of their own."""
         settings = self._settings
+        unproven = Room(settings.limits.unproven_bytes)
         webhooks = Webhooks(
             self.accept,
             self.unreadable.keep,
@@ -542,6 +543,7 @@ class Service:
             on_taken=self.senders.taken,
             on_refused=self.senders.refused,
             on_oversized=self.unreadable.oversized,
+            unproven=unproven,
             parser_of=self._parser_of,
         )
         enqueue = Enqueue(
@@ -549,6 +551,7 @@ class Service:
             self.unreadable.keep,
             self.take_change,
             lambda key: self.rules.integration_of(key),
+            unproven=unproven,
             on_taken=self.senders.taken,
             on_refused=self.senders.refused,
         )

@@ -21,6 +21,7 @@ class Limits:
     body_s:      for all of a request, body included, from the same moment on, in seconds.
     idle_s:      between two requests, in seconds.
     answer_s:    for a client to make room for the rest of an answer, in seconds.
+    unproven_bytes:  of all bodies on their way from those who show who they are in the body only. Over it: 503.
     connections, connections_per_address:  open at once. Addresses with fewer than `few` are let in up to `spare` more.
     """
 
@@ -36,6 +37,7 @@ class Limits:
     body_s: float = 30.0
     idle_s: float = 75.0
     answer_s: float = 30.0
+    unproven_bytes: int = 128 * 1024 * 1024
     connections: int = 4_096
     connections_per_address: int = 512
     spare: int = 256

@@ -143,6 +143,22 @@ async def test_who_is_refused_is_to_send_no_more(settings: Settings) -> None:
         assert answer.startswith(b"HTTP/1.1 413") and b"connection: close" in answer.lower()
 
 
+@pytest.mark.parametrize(
+    ("path", "expectation", "status"),
+    [("/webhooks/nobody", "100-continue", b"404"), ("/webhooks/alertmanager", "a miracle", b"417")],
+)
+async def test_who_is_not_told_to_send_its_body_begins_anew(
+    client: Client, path: str, expectation: str, status: bytes
+) -> None:
+    """Or else what it sends next would be taken for the body."""
+    async with connected(client.service.url) as (reader, writer):
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nExpect: {expectation}\r\nContent-Length: 500\r\n\r\n"
+        writer.write(head.encode())
+        async with asyncio.timeout(SOON_S):
+            answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 " + status) and b"connection: close" in answer.lower()
+
+
 async def test_who_does_not_read_the_answer_is_cut_off(hasty: Client) -> None:
     """Pipelined requests for metrics, of which nothing is read."""
     requests = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 5000

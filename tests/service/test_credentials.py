@@ -13,12 +13,14 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
+from yarl import URL
 
-from alertrouter import credentials
+from alertrouter import app, credentials
 from alertrouter.app import running
 from alertrouter.errors import SettingsInvalid
 from alertrouter.sandbox import Sandbox
 from alertrouter.settings import Settings
+from alertrouter.web.body import Room
 from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.process import Process
 from tests.service.conftest import ENVIRON, Client, serving, write_rules
@@ -144,6 +146,46 @@ async def test_a_wrong_token_and_a_name_that_nobody_has_are_answered_alike(clien
     assert await status(client, "/webhooks/nonsense", bearer(GLOBAL)) == 404
 
 
+@pytest.mark.parametrize(
+    "sender", ["alertmanager%2Fteam-a", "alertmanager%2Fteam-a%3Ax", "alertmanager%0A", "Alertmanager", "a" * 65, "%00"]
+)
+async def test_an_encoded_slash_makes_no_named_sender(client: Client, sender: str) -> None:
+    for token in (GLOBAL, TEAM_A):
+        async with client.session.post(
+            URL(f"{client.service.url}/webhooks/{sender}", encoded=True), data=BODY, headers=bearer(token)
+        ) as response:
+            assert response.status == (404 if token == GLOBAL else 401)
+    named = {f"alertmanager/{name}" for name in ("team-a", "team-b", "signed")}
+    assert {source for source, _ in await counted(client)} <= {*named, "alertmanager", "other"}
+
+
+async def test_bodies_of_nobody_have_only_so_much_room(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who signs shows nothing before all of the body is here."""
+    monkeypatch.setattr(app, "Room", lambda _: Room(300_000))
+    async with serving(settings) as client:
+        host, port = client.service.url.removeprefix("http://").split(":")
+        writers = []
+        for _ in range(2):
+            _, writer = await asyncio.open_connection(host, int(port))
+            lines = "".join(f"{name}: {text}\r\n" for name, text in signed(client).items())
+            head = f"POST {SIGNED} HTTP/1.1\r\nHost: {host}:{port}\r\n{lines}Content-Length: 200000\r\n\r\n"
+            writer.write(head.encode() + b" " * 149_000)
+            writers.append(writer)
+
+        async def is_full() -> bool:
+            return await status(client, SIGNED, signed(client, b" " * 9_000), b" " * 9_000) == 503
+
+        await until(is_full, within_s=5)
+        assert await status(client, PATH, bearer(GLOBAL)) == 202, "whose token is known needs no room"
+        for writer in writers:
+            writer.close()
+
+        async def has_room() -> bool:
+            return await status(client, SIGNED, signed(client)) == 202
+
+        await until(has_room, within_s=5)
+
+
 async def test_who_shows_nothing_is_asked_for_a_password_first(client: Client) -> None:
     """SNS shows its password only when it is asked to, and may read no further than the first line."""
     async with client.session.post(client.service.url + PATH, data=BODY) as response:
@@ -209,6 +251,32 @@ async def test_a_signed_sender_whose_webhooks_are_too_large_pages(settings: Sett
             return await client.service.store.record("alertrouter:sender-refused:alertmanager/signed") is not None
 
         await until(is_told, within_s=15)
+
+
+async def test_who_was_never_heard_cannot_be_made_to_page(client: Client) -> None:
+    """Anybody can be refused under any name; only one that rules say is somebody's counts."""
+    for _ in range(3):
+        assert await status(client, "/webhooks/azure", {}) == 401
+        assert await status(client, "/v2/enqueue", {}, b"x") == 400
+        assert await status(client, f"{PATH}/team-a", {}) == 401
+
+    async def is_told(sender: str) -> bool:
+        return await client.service.store.record(f"alertrouter:sender-refused:{sender}") is not None
+
+    await until(lambda: is_told("alertmanager/team-a"), within_s=15)
+    assert not await is_told("azure") and not await is_told("pagerduty")
+
+
+async def test_a_body_of_an_odd_type_is_kept(client: Client) -> None:
+    host, port = client.service.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    lines = f"Host: {host}:{port}\r\nAuthorization: Bearer {GLOBAL}\r\nContent-Length: 1\r\nContent-Type: text/"
+    writer.write(f"POST {PATH} HTTP/1.1\r\n{lines}".encode() + b"\xff\r\n\r\n{")
+    async with asyncio.timeout(5):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+    [letter] = await client.service.store.letters.page(client.service._time_of_day())
+    assert letter.letter.kind == "body"
 
 
 async def test_a_signed_webhook_is_taken(client: Client) -> None:
@@ -311,6 +379,8 @@ async def test_no_answer_and_no_log_line_shows_a_token(sandbox: Sandbox, rules: 
             ("/-/reload", bearer(canaries[0])),
         ]
         answers = []
+        async with session.post(process.url + PATH, data=BODY, headers=bearer(GLOBAL)) as response:
+            assert response.status == 202
         for path, headers in shown * 3:  # a known sender that is refused three times is an alarm, and a line in the log
             async with session.post(process.url + path, data=BODY, headers=headers) as response:
                 answers.append(await response.text() + str(response.headers))

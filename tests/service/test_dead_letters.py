@@ -483,7 +483,10 @@ async def test_letters_that_nobody_looks_after_page_once(rig: Rig, tmp_path: Pat
 # --- the edges of API and command ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=²", "since=yesterday", "standing=up", "cursor=-1"])
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=0000000019999999", "limit=²", "since=yesterday", "standing=up", "cursor=-1"],
+)
 async def test_a_strange_question_is_answered_with_what_to_write(client: Client, query: str) -> None:
     status, text = await client.get(f"{API}?{query}")
     assert status == 400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from alertrouter.sandbox import Sandbox
 from alertrouter.settings import Settings
 from alertrouter.store.changes import Remembered
 from tests.alerts import HOUR, MINUTE, NIGHT
+from tests.payloads import alertmanager_alert, alertmanager_body
 from tests.service import conftest
 from tests.service.conftest import DEFAULT_KEY, SEARCH_KEY, Client, serving, write_rules
 from tests.service.test_http import idle
@@ -208,6 +210,29 @@ async def test_a_key_of_blanks_is_a_key(client: Client, sandbox: Sandbox, key: s
     assert told[0][2].startswith("pagerduty:") and len(told[0][2]) <= 255
 
 
+@pytest.mark.parametrize("action", ["resolve", "acknowledge", "trigger"])
+async def test_whoever_names_another_senders_alert_does_not_touch_it(
+    client: Client, sandbox: Sandbox, action: str
+) -> None:
+    """A fingerprint can be computed from labels, and an integration's key has no power at PagerDuty."""
+    await client.post("/webhooks/alertmanager/team-a", alertmanager_body(alertmanager_alert()))
+    await until(lambda: len(sandbox.events) == 1)
+    [page] = sandbox.events
+    for named in (page.event["dedup_key"], "pagerduty/kuma:17", "alertrouter:canary", "digest:payment-service"):
+        assert await take(client, event(action, routing_key=ZABBIX_KEY, dedup_key=named)) == named
+    told = {str(call.event["dedup_key"]) for call in sandbox.events[1:]}
+    assert told and all(key.startswith("pagerduty/zabbix:") for key in told)
+
+
+async def test_a_large_event_without_a_key_is_not_read_to_its_end(client: Client) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b" " * 65_536
+
+    async with client.session.post(client.service.url + PATH, data=chunks()) as response:
+        assert response.status == 413
+
+
 async def test_one_key_of_two_integrations_is_two_alerts(client: Client, sandbox: Sandbox) -> None:
     keys = (DEFAULT_KEY, SEARCH_KEY, ZABBIX_KEY, KUMA_KEY)
     for key in keys:
@@ -338,6 +363,16 @@ async def test_a_change_is_forwarded_and_told_to_who_is_paged(client: Client, sa
     assert page["payload"]["custom_details"]["changes"] == ["deployed 4 minutes ago: search 4.2"]
     assert {"href": link["href"], "text": "deployed 4 minutes ago: search 4.2"} in page["links"]
     assert "changes" not in other["payload"]["custom_details"]
+
+
+@pytest.mark.parametrize("summary", [False, 0, 4.2])
+async def test_an_odd_change_is_made_fit(client: Client, sandbox: Sandbox, summary: object) -> None:
+    payload = {"summary": summary, "source": 7}
+    for links in (5, "https://ci.example.org", {}, [5, None, {"href": 5}]):
+        assert (await client.post(CHANGES, change(payload=payload, links=links)))[0] == 202
+    await until(lambda: len(sandbox.changes) == 4)
+    assert {each["payload"]["summary"] for each in sandbox.changes} == {json.dumps(summary)}
+    assert not any(each.get("links") for each in sandbox.changes)
 
 
 async def test_rules_say_whose_change_it_is(client: Client, sandbox: Sandbox) -> None:

@@ -90,7 +90,18 @@ async def test_entries_are_found_by_what_they_are_about(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=1001", "since=yesterday", "kind=strange", "order=random", "cursor=x"]
+    "query",
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=٣",
+        "since=yesterday",
+        "since=" + "9" * 26,
+        "kind=strange",
+        "order=random",
+        "cursor=x",
+        "cursor=٣-٣",
+    ],
 )
 async def test_a_strange_question_is_answered_with_what_to_write(client: Client, query: str) -> None:
     status, text = await client.get(f"/api/v1/history?{query}")

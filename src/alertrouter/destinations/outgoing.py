@@ -31,6 +31,10 @@ _HOST = re.compile(r"(?:(https?)://)?([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(\d{1,5})
 #: NAT64 (https://www.rfc-editor.org/rfc/rfc6052) and 6to4 lead to the IPv4 address inside.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
+#: What Python 3.11 takes for public: IPv4 inside IPv6 as RFC 4291 and 2765 had it, a NAT64 of one's own (RFC 8215), and
+#: addresses of a site (RFC 3879).
+_NOT_PUBLIC = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10")))
+
 #: Address family, type, protocol, canonical name and address, as getaddrinfo gives them.
 _AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 
@@ -154,6 +158,8 @@ def is_public(text: str) -> bool:
             inside = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inside is not None:
             return is_public(str(inside))
+        if any(address in network for network in _NOT_PUBLIC):
+            return False
     return address.is_global and not address.is_multicast
 
 

@@ -177,7 +177,8 @@ def encode_change(event: Mapping[str, Any], routing_key: str, limit: int = BODY_
     timestamp = _timestamp(str(payload.get("timestamp") or "").replace("+00:00Z", "Z"))
     sent = {**texts, **({"timestamp": timestamp} if timestamp else {})}
     details = payload.get("custom_details")
-    links = [link for link in map(_change_link, event.get("links") or ()) if link][:LINKS_LIMIT]
+    named = event.get("links")
+    links = [link for link in map(_change_link, named if isinstance(named, list) else ()) if link][:LINKS_LIMIT]
     whole = {"routing_key": routing_key, "payload": sent, **({"links": links} if links else {})}
     if not isinstance(details, Mapping):
         return encode(whole)

@@ -6,6 +6,7 @@ its faults at once as PagerDuty lists them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,8 +14,21 @@ from typing import Any
 
 import msgspec
 
-from alertrouter.alert import DEDUP_KEY_LIMIT, Alert, CommonEvent, Enqueued, Image, Link, Severity, Status, alert_id
+from alertrouter.alarms import DIGEST, PAGE_TEST, SELF
+from alertrouter.alert import (
+    DEDUP_KEY_LIMIT,
+    PAGERDUTY,
+    Alert,
+    CommonEvent,
+    Enqueued,
+    Image,
+    Link,
+    Severity,
+    Status,
+    alert_id,
+)
 from alertrouter.errors import BadPayload
+from alertrouter.sources import SENDERS
 from alertrouter.sources.body import read_json
 from alertrouter.sources.instant import Instant, read_rfc3339
 from alertrouter.sources.payload import ParsedPayload
@@ -24,6 +38,8 @@ from alertrouter.sources.text import as_text, links, one_line, web_address
 DEFAULT_INTEGRATION = "default"
 
 _STATUSES = {"trigger": Status.FIRING, "acknowledge": Status.ACKNOWLEDGED, "resolve": Status.RESOLVED}
+#: How the ids begin under which other senders' alerts and our own are told.
+_OURS = re.compile(rf"({'|'.join((*SENDERS, PAGERDUTY, SELF, DIGEST, PAGE_TEST))})(/[^:]*)?:")
 _TEXTS = ("timestamp", "component", "group", "class")
 _KEY_LENGTH = 32
 _DIGEST_LENGTH = 16
@@ -96,12 +112,15 @@ def read_change(event: Event, source: str) -> Change:
     payload = event.members.get("payload")
     faults = []
     if not isinstance(payload, dict):
+        payload = {}
         faults.append("'payload' is missing or no object")
     elif not as_text(payload.get("summary")).strip():
         faults.append("'payload.summary' is missing or blank")
     if faults:
         raise BadPayload(f"not a change event: {'; '.join(faults)}", faults=faults)
-    return Change(source, {**event.members, "routing_key": source.partition("/")[2] or DEFAULT_INTEGRATION})
+    texts = {name: as_text(payload[name]) for name in ("summary", "source") if name in payload}
+    name = source.partition("/")[2] or DEFAULT_INTEGRATION
+    return Change(source, {**event.members, "routing_key": name, "payload": {**payload, **texts}})
 
 
 def routing_key_of(event: Event, headers: Mapping[str, str]) -> str:
@@ -162,8 +181,8 @@ def read_alert(event: Event, source: str, new_key: Callable[[], str]) -> Alert:
         raw={**members, "routing_key": source.partition("/")[2] or DEFAULT_INTEGRATION},
         notes=(*event.notes, *notes),
         enqueued=Enqueued(
-            # PagerDuty may call a blank one missing
-            dedup_key=key if key.strip() else alert_id(source, key),
+            # PagerDuty may call a blank one missing; and whoever names an alert of another sender must not close it
+            dedup_key=alert_id(source, key) if not key.strip() or _OURS.match(key) else key,
             # PagerDuty too looks at the payload of triggers only
             content=_digest(payload) if status is Status.FIRING else "",
             images=_read_images(members.get("images")),

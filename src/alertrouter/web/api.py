@@ -22,7 +22,7 @@ _AT_ONCE = 500
 #: Entries of the history that are shown beside an alert's record.
 _ENTRIES_OF_ONE = 50
 _NO_BODY = msgspec.Raw(b"null")
-_PLACE = re.compile(r"\d+-\d+")
+_PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 #: The header that says where the next page begins: what to give as `cursor`. Missing on the last page.
 CURSOR = "X-Alertrouter-Cursor"
 
@@ -139,10 +139,15 @@ class _Question:
     limit: int
 
 
+def is_number(text: str, digits: int = 15) -> bool:
+    """Whether it is a number that Redis reads as one: of ASCII digits, and not too many."""
+    return text.isascii() and text.isdecimal() and len(text) <= digits
+
+
 def _question(query: Mapping[str, str]) -> _Question:
     """Raises ValueError, with what to write instead."""
     limit = query.get("limit", str(_ENTRIES))
-    if not limit.isdecimal() or not 1 <= int(limit) <= _MOST_ENTRIES:
+    if not is_number(limit, 9) or not 1 <= int(limit) <= _MOST_ENTRIES:
         raise ValueError(f"limit is a number from 1 to {_MOST_ENTRIES}")
     order = query.get("order", "newest")
     if order not in ("newest", "oldest"):
@@ -151,7 +156,7 @@ def _question(query: Mapping[str, str]) -> _Question:
     if strange := kinds - {*KINDS, "all"}:
         raise ValueError(f"kind is one of {', '.join(KINDS)} or all, not {', '.join(sorted(strange))}")
     times = {name: query.get(name, "") for name in ("since", "until")}
-    if wrong := [name for name, value in times.items() if value and not value.isdecimal()]:
+    if wrong := [name for name, value in times.items() if value and not is_number(value)]:
         raise ValueError(f"{wrong[0]} is a time in milliseconds since the epoch")
     cursor = query.get("cursor", "")
     if cursor and not _PLACE.fullmatch(cursor):

@@ -26,6 +26,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from alertrouter import telemetry
 from alertrouter.errors import SettingsInvalid
 from alertrouter.limits import Limits
+from alertrouter.web.body import is_awaited
 
 _LOOK_EVERY_S = 0.25
 #: Rather so much too early than too late, when the loop is busy.
@@ -210,14 +211,16 @@ def _with_known_expectations(answer: Handler) -> Handler:
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.get("Expect", "100-continue").lower() != "100-continue":
-            return web.json_response({"error": "no expectation is met but 100-continue"}, status=417)
+            refusal = web.json_response({"error": "no expectation is met but 100-continue"}, status=417)
+            refusal.force_close()
+            return refusal
         return await answer(request)
 
     return handle
 
 
-async def _end_connection(_: web.Request, response: web.StreamResponse) -> None:
-    if response.status in _ENDED_BY:
+async def _end_connection(request: web.Request, response: web.StreamResponse) -> None:
+    if response.status in _ENDED_BY or is_awaited(request):
         response.force_close()
         response.headers["Connection"] = "close"
 

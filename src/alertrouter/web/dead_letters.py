@@ -12,7 +12,7 @@ from aiohttp import web
 
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.letter import Filter, Found, filter_of, name_of, number_of
-from alertrouter.web.api import CURSOR
+from alertrouter.web.api import CURSOR, is_number
 from alertrouter.web.auth import Access, access
 from alertrouter.web.body import read_body
 
@@ -121,10 +121,10 @@ class DeadLettersApi:
 def _question(query: Mapping[str, str]) -> tuple[Filter, int, int]:
     """Filter, limit, and the number to go on before. Raises ValueError with what to write instead."""
     limit = query.get("limit", str(_LETTERS))
-    if not (limit.isascii() and limit.isdecimal()) or not 1 <= int(limit[:9]) <= _MOST_LETTERS:
+    if not is_number(limit, 9) or not 1 <= int(limit) <= _MOST_LETTERS:
         raise ValueError(f"limit is a number from 1 to {_MOST_LETTERS}")
     since = query.get("since", "0") or "0"
-    if not (since.isascii() and since.isdecimal()) or len(since) > 15:
+    if not is_number(since):
         raise ValueError("since is a time in milliseconds since the epoch")
     cursor = query.get("cursor", "")
     before = number_of(cursor) if cursor else 0

@@ -6,6 +6,7 @@ repeated, 5xx for what is worth it. The routing key is the credential; no token 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cache
 from uuid import uuid4
@@ -27,11 +28,13 @@ from alertrouter.sources.pagerduty import (
     unknown_key,
 )
 from alertrouter.web.auth import Access, access
-from alertrouter.web.body import read_body
+from alertrouter.web.body import Room, read_body
 from alertrouter.web.webhooks import Accept, Keep, OnRefused
 
 #: "512 KB", read the strict way: what PagerDuty would not take, nobody is promised. Alertmanager cuts at this too.
 EVENT_LIMIT = 512_000
+#: Bytes of an event that may take noticeable time to read: some 10 ms, where all of it is odd.
+_LARGE = 32 * 1024
 
 _received = cache(telemetry.ALERTS_RECEIVED.labels)
 _answers = cache(telemetry.WEBHOOKS.labels)
@@ -42,6 +45,7 @@ class Enqueue:
 
     accept, keep:    as for `Webhooks`.
     accept_change:   takes a change event in; False where there is no room. Raises StoreUnavailable.
+    unproven:        the room for events whose keys are not known yet.
     integration_of:  the sender that a routing key stands for, such as "pagerduty/zabbix"; None for an unknown key.
     """
 
@@ -52,9 +56,11 @@ class Enqueue:
         accept_change: Callable[[Change], Awaitable[bool]],
         integration_of: Callable[[str], str | None],
         *,
+        unproven: Room,
         on_taken: Callable[[str], None],
         on_refused: OnRefused,
     ) -> None:
+        self._unproven = unproven
         self._accept = accept
         self._keep = keep
         self._accept_change = accept_change
@@ -67,16 +73,16 @@ class Enqueue:
     async def post(self, request: web.Request) -> web.Response:
         """Answer one event."""
         try:
-            event = read_event(await read_body(request, EVENT_LIMIT))
+            event = await self._read(request)
             source = self._admitted(event, request)
         except BadPayload as error:  # nobody knows whose it is, so it is not kept
-            return self._refused(PAGERDUTY, error)
+            return self._refused(PAGERDUTY, error, known=False)
         try:
             try:
                 alert = read_alert(event, source, lambda: uuid4().hex)
             except BadPayload as error:
                 await self._keep(source, _without_key(event), "application/json", error.status, error.reason, {})
-                return self._refused(source, error)
+                return self._refused(source, error, known=True)
             return await self._accepted(alert)
         except StoreUnavailable as error:
             # the intake says once what is wrong; a line for each event of an outage would say nothing more
@@ -86,13 +92,13 @@ class Enqueue:
     @access(Access.SENDER)
     async def post_change(self, request: web.Request) -> web.Response:
         """Answer one change event."""
-        source = PAGERDUTY
+        source = ""
         try:
-            event = read_event(await read_body(request, EVENT_LIMIT))
+            event = await self._read(request)
             source = self._admitted(event, request)
             change = read_change(event, source)
         except BadPayload as error:
-            return self._refused(source, error)
+            return self._refused(source or PAGERDUTY, error, known=bool(source))
         try:
             if not await self._accept_change(change):
                 return _answered(429, {"status": "throttle exceeded", "message": "Too many change events wait"})
@@ -101,6 +107,10 @@ class Enqueue:
             return _answered(503, {"status": "unavailable", "message": "Not stored, try again"})
         self._on_taken(source)
         return _answered(202, {"status": "success", "message": "Change event processed"})
+
+    async def _read(self, request: web.Request) -> Event:
+        body = await read_body(request, EVENT_LIMIT, self._unproven)
+        return await asyncio.to_thread(read_event, body) if len(body) > _LARGE else read_event(body)
 
     def _admitted(self, event: Event, request: web.Request) -> str:
         key = routing_key_of(event, request.headers)
@@ -115,9 +125,11 @@ class Enqueue:
         _received(PAGERDUTY, outcome.value).inc()
         return _answered(202, {"status": "success", "message": "Event processed", "dedup_key": alert.fingerprint})
 
-    def _refused(self, source: str, error: BadPayload) -> web.Response:
+    def _refused(self, source: str, error: BadPayload, *, known: bool) -> web.Response:
+        if error.status == 503:
+            return _answered(503, {"status": "unavailable", "message": error.reason})
         self._log.warning("event not understood", source=source, status=error.status, reason=error.reason)
-        self._on_refused(source, f"{error.status}: {error.reason}", known=True)
+        self._on_refused(source, f"{error.status}: {error.reason}", known=known)
         return refusal(error)
 
 

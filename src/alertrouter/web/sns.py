@@ -115,7 +115,7 @@ class Sns:
         where no topics are configured; nothing is fetched for those, and no subscription confirmed.
         """
         topics = self._topics_of(source)
-        envelope = _read_envelope(body, is_checked=topics is not None)
+        envelope = await asyncio.to_thread(_read_envelope, body, is_checked=topics is not None)
         topic = envelope.topic if envelope else headers.get("x-amz-sns-topic-arn", "")
         if topics is not None and topic and topic not in topics.allowed:
             raise NotAdmitted(f"the topic {quoted(topic)} is not among `topics` of {source} in alertrouter.yaml")

@@ -22,9 +22,10 @@ from alertrouter import telemetry
 from alertrouter.alert import Alert
 from alertrouter.errors import BadPayload, StoreUnavailable
 from alertrouter.sources import CUSTOM, SENDERS, ParsedPayload, Parser, find_parser
+from alertrouter.sources.body import header
 from alertrouter.sources.payload import read_headers
 from alertrouter.web.auth import Access, Credentials, access, has_token_in_query, token_shown, unauthorized
-from alertrouter.web.body import read_body, read_raw
+from alertrouter.web.body import NO_END, Room, read_body, read_raw
 from alertrouter.web.signatures import is_signed, signer
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -74,6 +75,7 @@ class Webhooks:
     own:       the credentials of those that have, by `sender` or `sender/name`.
     now:       ms since the epoch.
     parser_of: how the bodies of a source are read; raises BadPayload where there is no such sender.
+    unproven:  the room for bodies that are read to see by their signature whose they are.
     gates:     by sender, what holds its bodies to more than a token before they are read.
     `on_taken` and `on_refused` are told whose webhook was answered with 2xx, and whose with 4xx; `on_oversized`, and only
     it, of those over a limit. It, accept and keep raise StoreUnavailable: then the sender is to try again.
@@ -89,6 +91,7 @@ class Webhooks:
         own: Callable[[], Mapping[str, Credentials]],
         now: Callable[[], int],
         gates: Mapping[str, Gate] = MappingProxyType({}),
+        unproven: Room = NO_END,
         on_taken: Callable[[str], None] = _nobody,
         on_refused: OnRefused = _nobody,
         on_oversized: OnOversized = _nobody_waits,
@@ -105,6 +108,7 @@ class Webhooks:
         self._parser_of = parser_of
         self._gates = gates
         self._max_body_bytes = max_body_bytes
+        self._unproven = unproven
         self._log = structlog.get_logger()
 
     @access(Access.SENDER)
@@ -112,6 +116,9 @@ class Webhooks:
         """Answer one webhook."""
         sender = request.match_info["sender"]
         name = request.match_info.get("name", "")
+        if not _NAME.fullmatch(sender):  # an encoded slash would make it somebody's `sender/name`
+            malformed = _refusal(404, "a sender is a-z, 0-9, _ and -, at most 64")
+            return self._answered("", await self._refusal_of(request, "", "") or malformed)
         refusal = await self._refusal_of(request, sender, name)
         if refusal is not None:
             return self._answered(sender, refusal)
@@ -119,7 +126,7 @@ class Webhooks:
         parse = self._parser_or_refusal(sender, name, source)
         if isinstance(parse, web.Response):
             return self._answered(sender, parse)
-        content_type = request.headers.get("Content-Type", "")
+        content_type = header(request.headers, "Content-Type")
         body = b""
         try:
             try:
@@ -135,7 +142,7 @@ class Webhooks:
                 await self._tell_of(source, error)
                 if error.status == 400:
                     # what cannot be decompressed is kept as it came
-                    whole = body or await request.read()
+                    whole = body or await read_raw(request, self._max_body_bytes)
                     await self._keep(source, whole, content_type, 400, error.reason, read_headers(request.headers))
                 return self._answered(sender, _refusal(error.status, error.reason))
             self._report(source, sender, payload)
@@ -171,11 +178,13 @@ class Webhooks:
             shown = await self._shown(request, own or self._everybody)
         except BadPayload as error:
             # too large to see whose it is; counted for who has proved before that the name is theirs
-            self._on_refused(source, f"{error.status}: {error.reason}", known=False)
+            if error.status == 413:
+                self._on_refused(source, f"{error.status}: {error.reason}", known=False)
             return _refusal(error.status, error.reason)
         if shown is None:
             if sender in SENDERS and (_NAME.fullmatch(name) if name else sender != CUSTOM):
-                self._on_refused(source, "401: missing or wrong token", known=own is not None or not name)
+                # anybody can say a name; but one that alertrouter.yaml says is somebody's, who may be heard once a year
+                self._on_refused(source, "401: missing or wrong token", known=own is not None)
             return unauthorized()
         of = source if own else sender if sender in SENDERS else "other"
         for credential in shown:
@@ -192,7 +201,8 @@ class Webhooks:
         if asked.signing is not None and None not in names:
             if not is_signed(asked.signing, request.headers):
                 return None
-            body = await read_raw(request, self._max_body_bytes)
+            room = self._unproven if asked.tokens is None else NO_END
+            body = await read_raw(request, self._max_body_bytes, room)
             names.append(signer(asked.signing, request.headers, body, self._now()))
         found = [name for name in names if name is not None]
         return found if len(found) == len(names) else None
