@@ -368,7 +368,8 @@ async def test_a_change_is_forwarded_and_told_to_who_is_paged(client: Client, sa
 @pytest.mark.parametrize("summary", [False, 0, 4.2])
 async def test_an_odd_change_is_made_fit(client: Client, sandbox: Sandbox, summary: object) -> None:
     payload = {"summary": summary, "source": 7}
-    for links in (5, "https://ci.example.org", {}, [5, None, {"href": 5}]):
+    odd: tuple[object, ...] = (5, "https://ci.example.org", {}, [5, None, {"href": 5}])
+    for links in odd:
         assert (await client.post(CHANGES, change(payload=payload, links=links)))[0] == 202
     await until(lambda: len(sandbox.changes) == 4)
     assert {each["payload"]["summary"] for each in sandbox.changes} == {json.dumps(summary)}
