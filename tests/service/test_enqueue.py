@@ -224,6 +224,21 @@ async def test_whoever_names_another_senders_alert_does_not_touch_it(
     assert told and all(key.startswith("pagerduty/zabbix:") for key in told)
 
 
+async def test_whoever_names_an_incident_that_rules_share_does_not_touch_it(
+    rules: Path, settings: Settings, sandbox: Sandbox
+) -> None:
+    service = rules / "services" / "payment-service.yaml"
+    rule = "- {rule: share, when: event.custom_details.shared exists, then: {dedup_key: 'db c1'}}"
+    service.write_text(f"service: payment-service\nsets: {{start: [{rule[2:]}]}}\ncatch_all: {{}}\n")
+    async with serving(settings) as client:
+        alert = alertmanager_alert(service="payment", shared="yes")
+        await client.post("/webhooks/alertmanager", alertmanager_body(alert))
+        await until(lambda: len(sandbox.events) == 1)
+        assert sandbox.events[0].event["dedup_key"] == "db c1"
+        await take(client, event("resolve", routing_key=ZABBIX_KEY, dedup_key="db c1"))
+        assert [key for _, _, key in heard(sandbox)[1:]] == ["pagerduty/zabbix:db c1"]
+
+
 async def test_a_large_event_without_a_key_is_not_read_to_its_end(client: Client) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(40):

@@ -349,9 +349,12 @@ class Worker:
         told, is_over = record.told_of(decision.destinations[0]), record.status is Status.RESOLVED
         if told.is_open and not is_over:
             return dataclasses.replace(decision, dedup_key=told.dedup_key)
-        # two integrations that share a routing key must not close each other's alerts
+        # two integrations that share a routing key must not close each other's alerts, nor an incident that rules share
         key = told.key if told.is_open else active.key_of(told.destination)
-        is_free = await self._store.claim_dedup_key(key, record.alert.dedup_key, record.id, is_over=is_over)
+        same = [destination for destination, each in active.routing_keys.items() if each == key]
+        is_free = await self._store.claim_dedup_key(
+            key, record.alert.dedup_key, record.id, is_over=is_over, destinations=same
+        )
         pinned = told.dedup_key if told.is_open else "" if is_free else record.id
         return dataclasses.replace(decision, dedup_key=pinned)
 

@@ -730,15 +730,19 @@ class AlertStore:
         async with _as_unavailable():
             await self._client.zrem(self.keys.tests, alert_id)
 
-    async def claim_dedup_key(self, routing_key: str, dedup_key: str, alert_id: str, *, is_over: bool) -> bool:
+    async def claim_dedup_key(
+        self, routing_key: str, dedup_key: str, alert_id: str, *, is_over: bool, destinations: Iterable[str] = ()
+    ) -> bool:
         """Whether the alert may be told by that routing key under that dedup_key: no other alert is.
+
+        destinations:  those that have this routing key.
 
         Of an alert that is over this is remembered as long as its record.
         """
         name = f"{self.keys.claimed}{limited_as(routing_key)}:{dedup_key}"
-        return bool(
-            await self._run("claim_dedup_key", [name], [alert_id, CLOSED_LIFETIME_MS if is_over else _KEEP_CLAIM_MS])
-        )
+        shared = [f"{self.keys.members}{each}:{dedup_key}" for each in destinations]
+        lifetime = CLOSED_LIFETIME_MS if is_over else _KEEP_CLAIM_MS
+        return bool(await self._run("claim_dedup_key", [name, *shared], [alert_id, lifetime]))
 
     async def told_under(self, dedup_key: str, routing_keys: Iterable[str]) -> str:
         """The id of an alert that is told under a client's dedup_key by one of these routing keys; "" for none."""
