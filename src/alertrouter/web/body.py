@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import zlib
 
@@ -10,6 +11,8 @@ from aiohttp import HttpVersion11, hdrs, web
 from alertrouter.errors import BadPayload
 
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+#: Bytes that may take noticeable time to decompress: they may be some 16 MB then.
+_LARGE_PACKED = 16 * 1024
 _BODY = web.RequestKey("body", bytes)
 _CONTINUED = web.RequestKey("continued", bool)
 
@@ -47,7 +50,14 @@ async def read_body(request: web.Request, limit: int, unproven: Room = NO_END) -
     if encoding not in ("", "identity") and encoding not in _WINDOW_BITS:
         raise BadPayload("unknown Content-Encoding; send gzip, deflate or none", status=415)
     body = await read_raw(request, limit, unproven)
-    return decompress(body, encoding, limit) if encoding in _WINDOW_BITS else body
+    if encoding not in _WINDOW_BITS:
+        return body
+    # others are not to wait for what becomes a large body
+    return (
+        await asyncio.to_thread(decompress, body, encoding, limit)
+        if len(body) > _LARGE_PACKED
+        else decompress(body, encoding, limit)
+    )
 
 
 async def continue_when_read(_: web.Request) -> None:
