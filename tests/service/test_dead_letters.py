@@ -142,6 +142,43 @@ async def test_a_refused_page_is_found_understood_mended_and_delivered(settings:
         assert output.count("dead letter redriven (pagerduty:search-service)") == 2
 
 
+#: Ends of lines to str.splitlines, parts of a text to JSON.
+LINE_ENDS = "a\u2028b\u2029c\x85d"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+async def test_json_is_json_whatever_a_sender_writes(client: Client, sandbox: Sandbox, encoding: str) -> None:
+    sandbox.fail(400, times=3, body=INVALID)
+    incident = {"incident_id": LINE_ENDS, "state": "open", "policy_name": LINE_ENDS, "summary": LINE_ENDS}
+    await client.post("/webhooks/gcp", json.dumps({"version": "1.2", "incident": incident}).encode())
+    await until(lambda: len(sandbox.calls) == 3)
+    await idle(client)
+    [letter] = await listed(client)
+    environ = {"ALERTROUTER_LISTEN": client.service.url.removeprefix("http://"), "PYTHONIOENCODING": encoding}
+
+    async def told(*arguments: str) -> Any:
+        code, output, _ = await run("dead-letters", *arguments, "-o", "json", **environ)
+        assert (code, output.replace("\n", "").isprintable()) == (0, True)
+        return json.loads(output)
+
+    assert letter["id"] == f"gcp:{LINE_ENDS}"
+    assert await told("list") == [letter]
+    assert (await told("show", letter["letter"]))["id"] == letter["id"]
+    [redriven] = await told("redrive", letter["letter"])
+    assert (redriven["result"], redriven["id"]) == ("redriven", letter["id"])
+
+
+async def test_what_is_shown_keeps_its_lines(client: Client, sandbox: Sandbox) -> None:
+    """A line end of a sender's is shown as an escape: none of its text begins a line."""
+    [letter] = await refuse(client, sandbox, {"service": "search", "note": LINE_ENDS})
+    await client.post("/webhooks/alertmanager/team-a", f'{{"{LINE_ENDS}'.encode())
+    [body] = await listed(client, "source=alertmanager/team-a")
+    environ = {"ALERTROUTER_LISTEN": client.service.url.removeprefix("http://")}
+    for each in (letter, body):
+        _, output, _ = await run("dead-letters", "show", each["letter"], **environ)
+        assert "a\\u2028b\\u2029c\\u0085d" in output
+
+
 async def test_explain_says_how_to_redrive(client: Client, sandbox: Sandbox) -> None:
     [letter] = await refuse(client, sandbox, {})
     listen = client.service.url.removeprefix("http://")
