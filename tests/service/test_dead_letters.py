@@ -15,7 +15,7 @@ from alertrouter import telemetry
 from alertrouter.alarms import SELF
 from alertrouter.alert import Alert, Severity
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
-from alertrouter.letter import Filter, Found
+from alertrouter.letter import LARGEST_BODY, LARGEST_EVENT, Filter, Found
 from alertrouter.record import Outcome
 from alertrouter.sandbox import Sandbox
 from alertrouter.settings import Settings
@@ -497,6 +497,17 @@ async def test_where_no_file_can_be_written_the_log_has_them(rig: Rig, tmp_path:
     assert [line["id"] for line in lines] == [make_alert("0").id, make_alert("1").id]
     assert let_go("log") - before == 2
     assert len(await letters(rig)) == 1
+
+
+@pytest.mark.parametrize("body", [b'"' + b"x" * LARGEST_BODY, b"\xff" * LARGEST_BODY], ids=["text", "base64"])
+async def test_the_log_has_no_more_of_a_body_than_of_an_event(rig: Rig, tmp_path: Path, body: bytes) -> None:
+    reader = Unreadable(rig.store, lambda alerts: rig.hear(*alerts), rig.clock)
+    await reader.keep("alertmanager", body, "text/plain", 400, "not JSON")
+    (tmp_path / "letters").write_text("a file where the folder should be")
+    with capture_logs() as log:
+        await keeper(rig, tmp_path / "letters", 0).step()
+    [line] = [json.loads(entry["letter"]) for entry in log if entry["event"].startswith("a dead letter is let go of")]
+    assert (len(line["body"]), line["size"], line["reason"]) == (LARGEST_EVENT, len(body), "not JSON")
 
 
 async def test_letters_that_nobody_looks_after_page_once(rig: Rig, tmp_path: Path) -> None:

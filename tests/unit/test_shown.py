@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from email import message_from_bytes
 from email.policy import default
 
@@ -27,6 +28,7 @@ from alertrouter.shown import (
 )
 from alertrouter.telemetry import REGISTRY
 from tests.alerts import NIGHT
+from tests.growth import MOST_GROWTH, growth
 
 #: Everything Python can hold, and what has fooled terminals, code hosts and mail servers.
 texts = st.text(st.characters(exclude_categories=()), max_size=60) | st.sampled_from(
@@ -119,6 +121,32 @@ def test_hiding_credentials_is_harmless_and_done_once(text: str) -> None:
     assert without_credentials(hidden) == hidden
     if "://" not in text and not re.search("bearer|basic", text, re.IGNORECASE):
         assert hidden == text
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("redis://:sesame@db:6379/0", "redis://***@db:6379/0"),
+        ("see https://me:s@same@host/a?token=b#c.", "see https://***@host/a?***"),
+        ("9scheme_x://u:p@h ://u:p@h", "9scheme_x://***@h ://***@h"),
+        ("https://host/a 'http://u@h'", "https://host/a 'http://***@h'"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+    ],
+)
+def test_credentials_are_hidden_and_the_place_stays(text: str, hidden: str) -> None:
+    assert without_credentials(text) == hidden
+
+
+@pytest.mark.parametrize(
+    "unit", ["a-", "a", "://", "://a@", "://a?", "bearer ", "alertrouter_", "_", "@", "`", " ", "&"]
+)
+@pytest.mark.parametrize(
+    "clean",
+    [without_credentials, without_secrets, escaped, escaped_json, in_markdown, in_code],
+    ids=lambda it: it.__name__,
+)
+def test_no_text_costs_more_than_its_size(clean: Callable[[str], str], unit: str) -> None:
+    assert growth(lambda times: clean(f"x://x bearer {unit * times}"), 4_000) < MOST_GROWTH
 
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=32, max_size=32), texts)
