@@ -20,8 +20,10 @@ _KEY = re.compile(r"(?<![0-9A-Za-z])[0-9A-Za-z]{32}(?![0-9A-Za-z])")
 _TOKEN = re.compile(r"(?<![0-9A-Za-z])alertrouter_(?=[a-z_-]{0,42}[A-Z0-9])[0-9A-Za-z_-]{43}(?![0-9A-Za-z_-])")
 #: What Markdown makes something of inside a line: https://github.github.com/gfm/#inlines
 _MARKDOWN = re.compile(r"([\\`*\[\]!|~$])|(?<![^\W_])(_)|(_)(?![^\W_])")
-#: What GitHub makes something of after that, in text: mentions, references, links.
-_AUTOLINKED = re.compile(r"@(?=\w)|#(?=\d)|:(?=//)|\bwww(?=\.)", re.IGNORECASE)
+#: What GitHub makes something of after that, in text: mentions, references, links, these also behind an underscore.
+#: https://github.github.com/gfm/#autolinks-extension-
+#: https://docs.github.com/en/get-started/writing-on-github/working-with-advanced-formatting/autolinked-references-and-urls
+_AUTOLINKED = re.compile(r"@(?=\w)|#(?=\d)|:(?=//)|(?<![^\W_])(?:www(?=\.)|GH-(?=\d))", re.IGNORECASE)
 
 HIDDEN = "***"
 

@@ -43,6 +43,7 @@ texts = st.text(st.characters(exclude_categories=()), max_size=60) | st.sampled_
         "x\r\nBcc: everyone@example.org\r\n\r\nbody",
         "![pixel](https://example.org/x.png) [log in](https://example.org) <img src=x onerror=alert(1)>",
         "@org/everyone closes #1 https://example.org www.example.org",
+        "_www.example.org *www.example.org* (WWW.example.org) GH-1 _gh-2_ (GH-3) owner/repository#4 awww. SIGH-5",
         "`code` ``` <!-- | \\| &lt; &#64;everyone",
         '=HYPERLINK("https://example.org")',
         "{{7*7}} ${7*7} %(name)s {name} %n",
@@ -75,8 +76,25 @@ def test_markdown_shows_text_as_it_is(text: str) -> None:
     assert line.isprintable() or line == ""
     bare = re.sub(r"\\.", " ", line).replace("&#8203;", "\u200b")
     assert not re.search(r"[\\`*\[\]!|~$<]", bare), "all that has a meaning inside a line stands behind a backslash"
-    assert not re.search(r"@\w|#\d|://|www\.", bare, re.IGNORECASE), "nobody is mentioned, nothing is referred to"
+    linked = r"@\w|#\d|://|(?<![^\W_])(www\.|GH-\d)"
+    assert not re.search(linked, bare, re.IGNORECASE), "nobody is mentioned, nothing is referred to"
     assert not re.search(r"&(?!amp;|lt;)", bare), "no entity but ours"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see _www.evil.example/x", r"see \_www&#8203;.evil.example/x"),
+        ("__www.evil.example", r"\_\_www&#8203;.evil.example"),
+        ("(Www.evil.example)", "(Www&#8203;.evil.example)"),
+        ("closes GH-12", "closes GH-&#8203;12"),
+        ("_gh-12_", r"\_gh-&#8203;12\_"),
+        ("owner/repository#12 @team", "owner/repository#&#8203;12 @&#8203;team"),
+        ("awww. SIGH-12 GH-x", "awww. SIGH-12 GH-x"),
+    ],
+)
+def test_what_github_would_link_is_broken_by_a_blank_of_no_width(text: str, shown: str) -> None:
+    assert in_markdown(text) == shown
 
 
 @given(texts.filter(str.strip))
