@@ -11,7 +11,8 @@ _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e0fff]"
 )
-_URL = re.compile(r"""\b([A-Za-z][A-Za-z0-9+.-]*://)([^\s'"<>]*)""")
+#: From where a URL's scheme ends. The scheme stays as it is, and to look for its beginning takes the square of the time.
+_URL = re.compile(r"""(?<=://)[^\s'"<>]+""")
 _LOGIN = re.compile(r"\b(bearer|basic) +[\w.~+/=-]+", re.IGNORECASE | re.ASCII)
 #: A routing key by its form: https://developer.pagerduty.com/docs/send-alert-event
 _KEY = re.compile(r"(?<![0-9A-Za-z])[0-9A-Za-z]{32}(?![0-9A-Za-z])")
@@ -19,8 +20,10 @@ _KEY = re.compile(r"(?<![0-9A-Za-z])[0-9A-Za-z]{32}(?![0-9A-Za-z])")
 _TOKEN = re.compile(r"(?<![0-9A-Za-z])alertrouter_(?=[a-z_-]{0,42}[A-Z0-9])[0-9A-Za-z_-]{43}(?![0-9A-Za-z_-])")
 #: What Markdown makes something of inside a line: https://github.github.com/gfm/#inlines
 _MARKDOWN = re.compile(r"([\\`*\[\]!|~$])|(?<![^\W_])(_)|(_)(?![^\W_])")
-#: What GitHub makes something of after that, in text: mentions, references, links.
-_AUTOLINKED = re.compile(r"@(?=\w)|#(?=\d)|:(?=//)|\bwww(?=\.)", re.IGNORECASE)
+#: What GitHub makes something of after that, in text: mentions, references, links, these also behind an underscore.
+#: https://github.github.com/gfm/#autolinks-extension-
+#: https://docs.github.com/en/get-started/writing-on-github/working-with-advanced-formatting/autolinked-references-and-urls
+_AUTOLINKED = re.compile(r"@(?=\w)|#(?=\d)|:(?=//)|(?<![^\W_])(?:www(?=\.)|GH-(?=\d))", re.IGNORECASE)
 
 HIDDEN = "***"
 
@@ -69,9 +72,9 @@ def without_secrets(text: str) -> str:
 
 def _bare(found: re.Match[str]) -> str:
     # up to the last "@" and from the first "?" or "#" on: a password that should have been encoded may hold the others
-    before, at, rest = found[2].rpartition("@")
+    before, at, rest = found[0].rpartition("@")
     place, mark, _ = re.sub(r"[?#].*", "?", rest).partition("?")
-    return f"{found[1]}{HIDDEN + '@' if at and before else ''}{place}{mark and '?' + HIDDEN}"
+    return f"{HIDDEN + '@' if at and before else ''}{place}{mark and '?' + HIDDEN}"
 
 
 def in_markdown(text: str) -> str:

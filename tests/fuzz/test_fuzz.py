@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from time import thread_time
 
 import pytest
 
 from alertrouter.rules.document import Problem, read_document
 from tests.fuzz.inputs import CRASHERS, Input, Target, fault_of, find, inputs, read_crasher, shrunk
 from tests.fuzz.targets import TARGETS
+from tests.growth import MOST_GROWTH, growth
 
 #: Inputs of each target, about a second's worth.
 _COUNTS = {"bodies": 4_000, "rules": 250, "cases": 400, "conditions": 4_000, "journals": 500, "recordings": 500}
@@ -126,7 +125,7 @@ def test_a_rule_file_costs_no_more_than_its_size(unit: bytes, tmp_path: Path) ->
         path.write_bytes(wrapped[0] + unit * times + wrapped[1])
         read_document(path)
 
-    assert _growth(read, 4_000) < 12, "four times as much of it took more than twelve times as long"
+    assert growth(read, 4_000) < MOST_GROWTH, "four times as much of it took more than twelve times as long"
 
 
 def test_a_billion_laughs_are_refused_early(tmp_path: Path) -> None:
@@ -138,17 +137,6 @@ def test_a_billion_laughs_are_refused_early(tmp_path: Path) -> None:
     )
     found = read_document(path)
     assert isinstance(found, Problem) and "aliases add more than" in found.message
-
-
-def _growth(read: Callable[[int], None], size: int) -> float:
-    """How many times as long four times as much takes: 4 where the cost is that of the size. The best of three tries."""
-    return min(_seconds(read, 4 * size) / max(_seconds(read, size), 5e-4) for _ in range(3))
-
-
-def _seconds(read: Callable[[int], None], size: int) -> float:
-    began = thread_time()
-    read(size)
-    return thread_time() - began
 
 
 def test_mutations_are_mutations() -> None:

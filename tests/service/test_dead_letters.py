@@ -15,7 +15,7 @@ from alertrouter import telemetry
 from alertrouter.alarms import SELF
 from alertrouter.alert import Alert, Severity
 from alertrouter.delivery.dead_letters import DeadLetters, LetterKeeper, Unreadable
-from alertrouter.letter import Filter, Found
+from alertrouter.letter import LARGEST_BODY, LARGEST_EVENT, Filter, Found
 from alertrouter.record import Outcome
 from alertrouter.sandbox import Sandbox
 from alertrouter.settings import Settings
@@ -140,6 +140,43 @@ async def test_a_refused_page_is_found_understood_mended_and_delivered(settings:
         assert output.startswith("Sent to pagerduty:search-service") and "dead letter redriven" in output
         code, output, _ = await run("history", "--kind", "letter", **environ)
         assert output.count("dead letter redriven (pagerduty:search-service)") == 2
+
+
+#: Ends of lines to str.splitlines, parts of a text to JSON.
+LINE_ENDS = "a\u2028b\u2029c\x85d"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+async def test_json_is_json_whatever_a_sender_writes(client: Client, sandbox: Sandbox, encoding: str) -> None:
+    sandbox.fail(400, times=3, body=INVALID)
+    incident = {"incident_id": LINE_ENDS, "state": "open", "policy_name": LINE_ENDS, "summary": LINE_ENDS}
+    await client.post("/webhooks/gcp", json.dumps({"version": "1.2", "incident": incident}).encode())
+    await until(lambda: len(sandbox.calls) == 3)
+    await idle(client)
+    [letter] = await listed(client)
+    environ = {"ALERTROUTER_LISTEN": client.service.url.removeprefix("http://"), "PYTHONIOENCODING": encoding}
+
+    async def told(*arguments: str) -> Any:
+        code, output, _ = await run("dead-letters", *arguments, "-o", "json", **environ)
+        assert (code, output.replace("\n", "").isprintable()) == (0, True)
+        return json.loads(output)
+
+    assert letter["id"] == f"gcp:{LINE_ENDS}"
+    assert await told("list") == [letter]
+    assert (await told("show", letter["letter"]))["id"] == letter["id"]
+    [redriven] = await told("redrive", letter["letter"])
+    assert (redriven["result"], redriven["id"]) == ("redriven", letter["id"])
+
+
+async def test_what_is_shown_keeps_its_lines(client: Client, sandbox: Sandbox) -> None:
+    """A line end of a sender's is shown as an escape: none of its text begins a line."""
+    [letter] = await refuse(client, sandbox, {"service": "search", "note": LINE_ENDS})
+    await client.post("/webhooks/alertmanager/team-a", f'{{"{LINE_ENDS}'.encode())
+    [body] = await listed(client, "source=alertmanager/team-a")
+    environ = {"ALERTROUTER_LISTEN": client.service.url.removeprefix("http://")}
+    for each in (letter, body):
+        _, output, _ = await run("dead-letters", "show", each["letter"], **environ)
+        assert "a\\u2028b\\u2029c\\u0085d" in output
 
 
 async def test_explain_says_how_to_redrive(client: Client, sandbox: Sandbox) -> None:
@@ -460,6 +497,17 @@ async def test_where_no_file_can_be_written_the_log_has_them(rig: Rig, tmp_path:
     assert [line["id"] for line in lines] == [make_alert("0").id, make_alert("1").id]
     assert let_go("log") - before == 2
     assert len(await letters(rig)) == 1
+
+
+@pytest.mark.parametrize("body", [b'"' + b"x" * LARGEST_BODY, b"\xff" * LARGEST_BODY], ids=["text", "base64"])
+async def test_the_log_has_no_more_of_a_body_than_of_an_event(rig: Rig, tmp_path: Path, body: bytes) -> None:
+    reader = Unreadable(rig.store, lambda alerts: rig.hear(*alerts), rig.clock)
+    await reader.keep("alertmanager", body, "text/plain", 400, "not JSON")
+    (tmp_path / "letters").write_text("a file where the folder should be")
+    with capture_logs() as log:
+        await keeper(rig, tmp_path / "letters", 0).step()
+    [line] = [json.loads(entry["letter"]) for entry in log if entry["event"].startswith("a dead letter is let go of")]
+    assert (len(line["body"]), line["size"], line["reason"]) == (LARGEST_EVENT, len(body), "not JSON")
 
 
 async def test_letters_that_nobody_looks_after_page_once(rig: Rig, tmp_path: Path) -> None:

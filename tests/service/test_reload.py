@@ -139,10 +139,11 @@ async def test_one_broken_service_file_is_set_aside_alone(client: Client, sandbo
     assert teams == {"team-payments", "team-new"}, "its last good version stays in force, the others are new"
 
 
+@pytest.mark.parametrize("broken", ["team: [", "disabled: !!bool maybe", "tier: !!int ''", "tier: !!timestamp soon"])
 async def test_a_service_file_broken_at_a_cold_start_pages_through_the_catch_all(
-    settings: Settings, sandbox: Sandbox, rules: Path
+    settings: Settings, sandbox: Sandbox, rules: Path, broken: str
 ) -> None:
-    write_rules(rules, {"services/payment-service.yaml": "service: payment-service\nteam: ["})
+    write_rules(rules, {"services/payment-service.yaml": f"service: payment-service\n{broken}\n"})
     async with serving(settings) as client:
         await client.post(PATH, alertmanager_body(alertmanager_alert()))
         [call] = await sandbox.wait_for(lambda events: len(events) == 1)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from alertrouter.rules.document import ALIASED_NODES, DEPTH, FILE_BYTES, Document, Problem, read_document
 
@@ -87,6 +92,56 @@ REFUSED: list[tuple[str | bytes, str]] = [
     (b" " * (FILE_BYTES + 1), f"1:1: is larger than {FILE_BYTES} bytes; split it into several services"),
     ("a: " + "9" * 5000, "1:4: the number is too long; put it in quotes if it is a text"),
 ]
+
+
+#: Scalars with a tag whose form they have not. PyYAML's constructors of them raise KeyError, IndexError, AttributeError.
+NOT_OF_THEIR_TAG = [
+    *("!!bool maybe", "!!bool ''", "!!bool 1", '!!bool "yes\\n"', "!!bool |\n  yes\n"),
+    *("!!int ''", "!!int _", "!!int '-'", "!!int +_", "!!int five", "!!int 5.5", "!!int 09", "!!int 0x"),
+    *("!!float ''", "!!float _", "!!float '-'", "!!float five", "!!float 1e3", '!!float ".inf\\n"'),
+    *("!!timestamp soon", "!!timestamp ''", "!!timestamp 2027-1-1", "!!timestamp 2027"),
+    *("!!null none", "!<tag:yaml.org,2002:bool> maybe"),
+]
+
+
+@pytest.mark.parametrize("scalar", NOT_OF_THEIR_TAG)
+def test_a_tag_is_refused_over_what_has_not_its_form(tmp_path: Path, scalar: str) -> None:
+    problem = read(tmp_path, f"x: 1\na: {scalar}\n")
+    assert isinstance(problem, Problem)
+    assert (problem.line, problem.column) == (2, 4)
+    assert re.fullmatch(r"`.*` is no (\w+); leave out its tag !!\1, or write what is one", problem.message)
+
+
+@pytest.mark.parametrize(
+    ("scalar", "value"),
+    [
+        ("!!str 5", "5"),
+        ("!!bool Yes", True),
+        ('!!bool "off"', False),
+        ("!!int 0x1f", 31),
+        ("!!int '-1_000'", -1000),
+        ("!!float 5", 5.0),
+        ("!!float 2.5", 2.5),
+        ("!!float .inf", float("inf")),
+        ("!!null ''", None),
+        ("!!null ~", None),
+        ("!!timestamp 2027-01-10", date(2027, 1, 10)),
+    ],
+)
+def test_a_tag_over_what_has_its_form_is_kept(tmp_path: Path, scalar: str, value: object) -> None:
+    found = document(tmp_path, f"a: {scalar}\n")["a"]
+    assert (found, type(found)) == (value, type(value))
+
+
+@given(
+    tag=st.sampled_from(["", "!!bool", "!!int", "!!float", "!!null", "!!timestamp", "!!merge", "!!value"]),
+    text=st.text("019+-_:.xbeE Tzyesno~<=\n٣", max_size=8) | st.text(max_size=8),
+)
+def test_no_scalar_is_too_strange_to_be_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, tag: str, text: str
+) -> None:
+    quoted = json.dumps(text) if tag else text
+    assert isinstance(read(tmp_path_factory.getbasetemp(), f"a: {tag} {quoted}\n"), Document | Problem)
 
 
 @pytest.mark.parametrize(("text", "expected"), REFUSED, ids=lambda value: str(value)[:30])

@@ -287,12 +287,12 @@ def test_a_router_that_ends_in_a_service_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("output", ["text", "json"])
 def test_what_a_sender_wrote_cannot_move_the_cursor(output: str) -> None:
-    hostile = "línea \x9b31m \u202egnp.exe \U0001f525"
+    hostile = "línea \x9b31m \u202egnp.exe \U0001f525 \u2028\x85\u2029"
     body = {**EVENT, "dedup_key": hostile, "payload": {**EVENT["payload"], "summary": "a\nb", "group": "\ud800"}}  # type: ignore[dict-item]
     result = run("explain", "--source", "pagerduty", "--rules", RULES, "-o", output, "-", body=body)
     assert result.exit_code == 0
     assert all(line.isprintable() for line in result.stdout.split("\n"))
-    assert "línea \\u009b31m \\u202egnp.exe \U0001f525" in result.stdout
+    assert "línea \\u009b31m \\u202egnp.exe \U0001f525 \\u2028\\u0085\\u2029" in result.stdout
     if output == "json":
         assert json.loads(result.stdout)[0]["dedup_key"] == hostile
 

@@ -28,6 +28,7 @@ FAULTY = {
     "no YAML": "sets: [\n",
     "no UTF-8": b"team: \xff\n",
     "another shape": "tier: high\n",
+    "a tag over what has not its form": "disabled: !!bool maybe\n",
     "a condition": "sets: {start: [{rule: r, when: event.a != 'b', then: {}}]}\n",
     "a name in use": "sets: {start: [{rule: to-cart, then: {}}]}\n",
     "another service": "service: cart\n",

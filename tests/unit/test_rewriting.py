@@ -12,12 +12,13 @@ from msgspec.structs import replace
 
 from alertrouter.alert import Alert, Severity
 from alertrouter.enrich import enrich
+from alertrouter.errors import RulesInvalid
 from alertrouter.rules.closures import SUBJECT_BYTES
 from alertrouter.rules.evaluate import evaluate
 from alertrouter.rules.load import load_rules
 from alertrouter.rules.model import Decision, Ruleset
 from alertrouter.rules.syntax import ConditionError
-from alertrouter.rules.templates import read_template
+from alertrouter.rules.templates import LONGEST_TEMPLATE, REFERENCES, read_template
 from tests.alerts import NIGHT, make_alert
 from tests.rules.test_wrong_files import fill
 from tests.unit.test_condition_properties import JSON
@@ -204,6 +205,38 @@ def test_a_template_that_cannot_be_read_is_refused(text: str, message: str) -> N
     with pytest.raises(ConditionError) as raised:
         read_template(text)
     assert raised.value.message.startswith(message)
+
+
+class Counted(dict[str, object]):
+    """A mapping that counts how often it is written down."""
+
+    written = 0
+
+    def items(self) -> Any:
+        self.written += 1
+        return super().items()
+
+
+@pytest.mark.parametrize(("size", "times"), [(SUBJECT_BYTES, 1), (SUBJECT_BYTES // 4, 4), (10, REFERENCES)])
+def test_what_would_be_cut_is_not_even_written(size: int, times: int) -> None:
+    raw = Counted(a="x" * (size - len('{"a":""}')))
+    text = read_template("{{raw_event}}" * REFERENCES).render({"raw_event": raw}, [])
+    assert (raw.written, len(text)) == (times, min(SUBJECT_BYTES, times * size))
+
+
+@pytest.mark.parametrize(
+    ("fits", "more", "message"),
+    [
+        ("x" * LONGEST_TEMPLATE, "x", "write at most 65536 characters: no more of a text is ever shown"),
+        ("{{event.source}} " * REFERENCES, "{{event.class}}", "write at most 200 references: {{...}}"),
+    ],
+    ids=["characters", "references"],
+)
+def test_a_template_is_bounded(tmp_path: Path, fits: str, more: str, message: str) -> None:
+    load(tmp_path, f"{{annotate: ['{fits}']}}")
+    with pytest.raises(RulesInvalid) as raised:
+        load(tmp_path, f"{{annotate: ['{fits}{more}']}}")
+    assert "global.yaml:1:44: " in str(raised.value) and message in str(raised.value)
 
 
 DYNAMIC = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from email import message_from_bytes
 from email.policy import default
 
@@ -27,6 +28,7 @@ from alertrouter.shown import (
 )
 from alertrouter.telemetry import REGISTRY
 from tests.alerts import NIGHT
+from tests.growth import MOST_GROWTH, growth
 
 #: Everything Python can hold, and what has fooled terminals, code hosts and mail servers.
 texts = st.text(st.characters(exclude_categories=()), max_size=60) | st.sampled_from(
@@ -41,6 +43,7 @@ texts = st.text(st.characters(exclude_categories=()), max_size=60) | st.sampled_
         "x\r\nBcc: everyone@example.org\r\n\r\nbody",
         "![pixel](https://example.org/x.png) [log in](https://example.org) <img src=x onerror=alert(1)>",
         "@org/everyone closes #1 https://example.org www.example.org",
+        "_www.example.org *www.example.org* (WWW.example.org) GH-1 _gh-2_ (GH-3) owner/repository#4 awww. SIGH-5",
         "`code` ``` <!-- | \\| &lt; &#64;everyone",
         '=HYPERLINK("https://example.org")',
         "{{7*7}} ${7*7} %(name)s {name} %n",
@@ -73,8 +76,25 @@ def test_markdown_shows_text_as_it_is(text: str) -> None:
     assert line.isprintable() or line == ""
     bare = re.sub(r"\\.", " ", line).replace("&#8203;", "\u200b")
     assert not re.search(r"[\\`*\[\]!|~$<]", bare), "all that has a meaning inside a line stands behind a backslash"
-    assert not re.search(r"@\w|#\d|://|www\.", bare, re.IGNORECASE), "nobody is mentioned, nothing is referred to"
+    linked = r"@\w|#\d|://|(?<![^\W_])(www\.|GH-\d)"
+    assert not re.search(linked, bare, re.IGNORECASE), "nobody is mentioned, nothing is referred to"
     assert not re.search(r"&(?!amp;|lt;)", bare), "no entity but ours"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see _www.evil.example/x", r"see \_www&#8203;.evil.example/x"),
+        ("__www.evil.example", r"\_\_www&#8203;.evil.example"),
+        ("(Www.evil.example)", "(Www&#8203;.evil.example)"),
+        ("closes GH-12", "closes GH-&#8203;12"),
+        ("_gh-12_", r"\_gh-&#8203;12\_"),
+        ("owner/repository#12 @team", "owner/repository#&#8203;12 @&#8203;team"),
+        ("awww. SIGH-12 GH-x", "awww. SIGH-12 GH-x"),
+    ],
+)
+def test_what_github_would_link_is_broken_by_a_blank_of_no_width(text: str, shown: str) -> None:
+    assert in_markdown(text) == shown
 
 
 @given(texts.filter(str.strip))
@@ -119,6 +139,32 @@ def test_hiding_credentials_is_harmless_and_done_once(text: str) -> None:
     assert without_credentials(hidden) == hidden
     if "://" not in text and not re.search("bearer|basic", text, re.IGNORECASE):
         assert hidden == text
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("redis://:sesame@db:6379/0", "redis://***@db:6379/0"),
+        ("see https://me:s@same@host/a?token=b#c.", "see https://***@host/a?***"),
+        ("9scheme_x://u:p@h ://u:p@h", "9scheme_x://***@h ://***@h"),
+        ("https://host/a 'http://u@h'", "https://host/a 'http://***@h'"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+    ],
+)
+def test_credentials_are_hidden_and_the_place_stays(text: str, hidden: str) -> None:
+    assert without_credentials(text) == hidden
+
+
+@pytest.mark.parametrize(
+    "unit", ["a-", "a", "://", "://a@", "://a?", "bearer ", "alertrouter_", "_", "@", "`", " ", "&"]
+)
+@pytest.mark.parametrize(
+    "clean",
+    [without_credentials, without_secrets, escaped, escaped_json, in_markdown, in_code],
+    ids=lambda it: it.__name__,
+)
+def test_no_text_costs_more_than_its_size(clean: Callable[[str], str], unit: str) -> None:
+    assert growth(lambda times: clean(f"x://x bearer {unit * times}"), 4_000) < MOST_GROWTH
 
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=32, max_size=32), texts)

@@ -110,7 +110,7 @@ def list_letters(url: str | None, output: str, **filters: Any) -> None:
     service = _service(url)
     found, spilled = asyncio.run(_all_letters(service, filters))
     if output == "json":
-        _print(json.dumps(found, indent=2, ensure_ascii=False).splitlines())
+        _print(_json_lines(found))
     elif found:
         _print(line for each in found for line in _in_list(each))
     else:
@@ -130,7 +130,7 @@ def show_letter(letter: str, url: str | None, output: str) -> None:
         raise click.BadParameter(f"{letter!r} is no dead letter; `alertrouter dead-letters list` has their names")
     found = asyncio.run(_one_letter(_service(url), letter))
     if output == "json":
-        _print(json.dumps(found, indent=2, ensure_ascii=False).splitlines())
+        _print(_json_lines(found))
     else:
         _print(_in_full(found))
 
@@ -203,7 +203,7 @@ def _names(
 def _do(service: _Service, asked: Mapping[str, Any], names: Sequence[str], output: str, done: str) -> None:
     handled = asyncio.run(_post(service, asked, names, done))
     if output == "json":
-        _print(json.dumps(handled, indent=2, ensure_ascii=False).splitlines())
+        _print(_json_lines(handled))
     else:
         _print(
             "  ".join(filter(None, (each["letter"], each["result"], each["id"], each["reason"]))) for each in handled
@@ -308,6 +308,11 @@ def _print(lines: Iterable[str]) -> None:
     click.echo("\n".join(escaped(line, encoding) for line in lines))
 
 
+def _json_lines(value: Any) -> list[str]:
+    # not splitlines: it would end lines inside of texts, where JSON has none
+    return json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+
+
 def _in_list(shown: Shown) -> Iterator[str]:
     yield f"{shown['letter']}  {_utc(shown.get('at', 0))}  {shown['standing']:<8}  {_what(shown)}: {_reason(shown)}"
     about = (_cut(shown["id"] or shown["source"]), shown["service"], _cut(shown.get("summary", "")))
@@ -359,7 +364,7 @@ def _in_full(shown: Shown) -> Iterator[str]:
     if shown["kind"] == "body":
         form = " in base64" if shown.get("base64") else ""
         yield f"  The body, {shown.get('size', 0)} bytes{form}, {shown.get('content_type') or 'no Content-Type'}"
-        yield from (f"    {line}" for line in shown.get("body", "").splitlines())
+        yield from (f"    {line}" for line in shown.get("body", "").split("\n"))
 
 
 _NEXT = {
@@ -372,7 +377,7 @@ _NEXT = {
 
 def _block(title: str, value: Any) -> Iterator[str]:
     yield f"  {title}"
-    yield from (f"    {line}" for line in json.dumps(value, indent=2, ensure_ascii=False).splitlines())
+    yield from (f"    {line}" for line in _json_lines(value))
 
 
 def _utc(ms: int) -> str:

@@ -117,7 +117,7 @@ def command(
 def _show(explained: Sequence[dict[str, Any]], output: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     if output == "json":
-        lines = json.dumps(explained, indent=2, ensure_ascii=False).splitlines()
+        lines = json.dumps(explained, indent=2, ensure_ascii=False).split("\n")
     else:
         lines = [line for each in explained for line in ("", *as_text(each))][1:] or ["no alerts in the body"]
     click.echo("\n".join(escaped(line, encoding) for line in lines))

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +21,7 @@ from alertrouter import telemetry
 from alertrouter.alarms import OVERSIZED, alarm
 from alertrouter.alert import PAGERDUTY, Alert, Severity, Status
 from alertrouter.errors import BadPayload, StoreUnavailable
-from alertrouter.letter import Filter, Found, Kind, Letter, Standing, number_of, of_body
+from alertrouter.letter import LARGEST_EVENT, Filter, Found, Kind, Letter, Standing, number_of, of_body
 from alertrouter.sources import ParsedPayload, Parser, find_parser, pagerduty
 from alertrouter.store.letters import MOST_PER_CALL, Extent
 from alertrouter.store.store import CLOSED_LIFETIME_MS, AlertStore
@@ -354,11 +354,11 @@ class LetterKeeper:
             where = "file"
         except OSError as error:
             where = "log"
-            for line in lines:
+            for each in found:
                 _log.error(
                     "a dead letter is let go of, and the file for it cannot be written",
                     error=str(error),
-                    letter=line.decode(),
+                    letter=_logged(each),
                 )
         dropped = await self._store.letters.drop(found, now, "spilled", f"to the {where}")
         telemetry.DEAD_LETTERS_LET_GO.labels(where).inc(sum(dropped))
@@ -400,6 +400,12 @@ def _waiting(extent: Extent) -> Mapping[str, object]:
         "what to do": "alertrouter dead-letters list says why. Mend that, then alertrouter dead-letters redrive --all, "
         "or drop them.",
     }
+
+
+def _logged(found: Found) -> str:
+    """The letter as JSON for the log, its body cut to what is kept of an event: that of a sender may be four times it."""
+    letter = msgspec.structs.replace(found.letter, body=found.letter.body[:LARGEST_EVENT])
+    return msgspec.json.encode(replace(found, letter=letter).as_json(whole=True)).decode()
 
 
 def _newest_in(folder: Path) -> str:

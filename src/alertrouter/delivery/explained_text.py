@@ -386,7 +386,7 @@ _RESULTS = {
 
 
 def _event(event: Mapping[str, Any]) -> Iterator[str]:
-    lines = json.dumps(event, indent=2, ensure_ascii=False).splitlines()
+    lines = json.dumps(event, indent=2, ensure_ascii=False).split("\n")
     for line in lines[:_SHOWN_LINES]:
         yield f"    {_cut(line)}"
     if len(lines) > _SHOWN_LINES:

@@ -241,8 +241,9 @@ class _Composer:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Node:
         tag = event.tag
-        if tag is None or tag == "!":
-            tag = self.resolver.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+        is_tagged = tag not in (None, "!")
+        if not is_tagged:
+            tag = self._tag_by_form(event.value, event.implicit)
         node = Node(event.value, *_place(event), *_extent(event), event.style or "")
         if tag in (_TAG + "str", _MERGE):
             return node
@@ -250,6 +251,10 @@ class _Composer:
             raise _Unreadable(_place(event), f"the tag {tag} is not allowed; put the text in quotes")
         if tag in _NUMBERS and len(event.value) > NUMBER_CHARACTERS:
             raise _Unreadable(_place(event), "the number is too long; put it in quotes if it is a text")
+        if is_tagged and not self._has_form_of(tag, event.value):
+            name = tag[len(_TAG) :]
+            remedy = f"leave out its tag !!{name}, or write what is one"
+            raise _Unreadable(_place(event), f"`{event.value[:SHOWN]}` is no {name}; {remedy}")
         try:
             node.value = self.constructor.construct_object(yaml.ScalarNode(tag, event.value))
         except ValueError as error:
@@ -257,6 +262,20 @@ class _Composer:
                 _place(event), f"`{event.value[:60]}` looks like a {tag[len(_TAG) :]} but is none: {error}"
             ) from None
         return node
+
+    def _has_form_of(self, tag: str, value: str) -> bool:
+        """Whether the value, were it written without quotes and a tag, would be read by this tag.
+
+        On anything else PyYAML's constructors fail as they happen to: KeyError, IndexError, AttributeError.
+        """
+        if value.endswith("\n"):  # which the `$` of the resolver's patterns lets pass
+            return False
+        found = self._tag_by_form(value, (True, False))
+        return found == tag or (tag, found) == (_TAG + "float", _TAG + "int")
+
+    def _tag_by_form(self, value: str, implicit: tuple[bool, bool]) -> str:
+        found: str = self.resolver.resolve(yaml.ScalarNode, value, implicit)  # type: ignore[no-untyped-call]
+        return found
 
     def _alias(self, event: yaml.AliasEvent) -> Node:
         node = self.anchors.get(event.anchor or "")

@@ -18,6 +18,11 @@ ROOTS = ("event", "raw_event", "variables", "cache_var")
 #: Fields of an event that an extraction may write, beside the members of `custom_details`.
 TARGETS = ("summary", "source", "severity", "class", "component", "group")
 
+#: Longest template, in characters: no more of what comes of it is taken.
+LONGEST_TEMPLATE = SUBJECT_BYTES
+#: Most references in one template. Nobody writes a tenth of them by hand, and each may take all of an alert's body.
+REFERENCES = 200
+
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}|\{\{", re.DOTALL)
 
 
@@ -46,9 +51,16 @@ class Template:
     parts: tuple[str | Reference, ...]
 
     def render(self, view: View, warnings: list[str]) -> str:
-        """The text with what the references hold, cut to 64 Ki characters."""
-        texts = (part if isinstance(part, str) else part.text(view, warnings) for part in self.parts)
-        return "".join(texts)[:SUBJECT_BYTES]
+        """The text with what the references hold, cut to 64 Ki characters. What stands behind them is not looked at."""
+        texts: list[str] = []
+        room = SUBJECT_BYTES
+        for part in self.parts:
+            if room == 0:
+                break
+            text = part if isinstance(part, str) else part.text(view, warnings)
+            texts.append(text[:room])
+            room -= len(texts[-1])
+        return "".join(texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +116,17 @@ def read_reference(text: str) -> Reference:
 
 
 def read_template(text: str) -> Template:
-    """Text with references such as {{event.summary}} in it. Raises ConditionError, at the braces."""
+    """Text with references such as {{event.summary}} in it. Raises ConditionError, at the braces, or where it is too long."""
+    if len(text) > LONGEST_TEMPLATE:
+        message = f"write at most {LONGEST_TEMPLATE} characters: no more of a text is ever shown"
+        raise error_at(text, LONGEST_TEMPLATE, message)
     parts: list[str | Reference] = []
     end = 0
-    for placeholder in _PLACEHOLDER.finditer(text):
+    for number, placeholder in enumerate(_PLACEHOLDER.finditer(text)):
         if placeholder[1] is None:
             raise error_at(text, placeholder.start(), "`{{` has no `}}` after it; write {{event.summary}}")
+        if number == REFERENCES:
+            raise error_at(text, placeholder.start(), f"write at most {REFERENCES} references: {{{{...}}}}")
         try:
             reference = read_reference(placeholder[1])
         except ConditionError as error:
