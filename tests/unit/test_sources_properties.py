@@ -226,10 +226,11 @@ def test_real_payloads_are_understood(path: Path) -> None:
         b'{"text":"[Monitor Status](http://x' + b"/monitors/" * 100_000 + b')","title":"[Warn]"}',
         b'{"text":"' + b"%%%\\n \\t" * 200_000 + b'","alert_id":1,"transition":"Warn"}',
         b'{"tags":"' + b"a:1,b:2,:" * 100_000 + b'","alert_id":1,"transition":"Warn"}',
+        b'{"tags":"' + b",".join(b"a:%06d" % n for n in range(100_000)) + b'","alert_id":1,"transition":"Warn"}',
         b'{"x":"' + b"\\u0000" * 200_000 + b'"}',
         b'{"x":' + b"9" * 1_000_000 + b"}",
     ],
-    ids=range(15),
+    ids=range(16),
 )
 @pytest.mark.timeout(20)  # these take a second at most; a pattern that looks back and forth would take hours
 def test_hostile_bodies_cost_no_more_than_their_size(body: bytes) -> None:
