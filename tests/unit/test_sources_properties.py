@@ -237,3 +237,26 @@ def test_hostile_bodies_cost_no_more_than_their_size(body: bytes) -> None:
     for source in PARSERS:
         outcome = parse(source, body, JSON)
         assert isinstance(outcome, BadPayload) or len(outcome.alerts) + len(outcome.ignored) > 0
+
+
+MANY_PROBLEMS = {"problems": [{"id": n, "state": 1} for n in range(10_000)]}
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        {"labels": [{"name": f"a{n}", "value": [1]} for n in range(3_000)]},
+        {"labels": [[1]] * 3_000, "ballast": "x" * 5_000},
+        {"labels": " " * 5_000_000},
+        {"host": {"id": 1, "name": "&amp; " * 50_000}},
+        {"host": {"id": "$1" * 500_000}},
+    ],
+    ids=range(5),
+)
+@pytest.mark.timeout(
+    20
+)  # these take two seconds at most; what is read or cut for each alert anew takes a minute and more
+def test_what_the_alerts_of_a_body_share_costs_no_more_than_its_size(shared: Mapping[str, Any]) -> None:
+    outcome = parse("custom/acme", as_json({"event": MANY_PROBLEMS, "host": {"id": 1}, **shared}), JSON)
+    assert isinstance(outcome, ParsedPayload)
+    assert len(outcome.alerts) == 10_000
