@@ -149,6 +149,14 @@ def test_what_is_not_cut_is_not_copied() -> None:
     assert cut.event.custom_details["some"] is event.custom_details["some"]
 
 
+@pytest.mark.parametrize("size", [1_000, 2_000])
+def test_what_codes_made_long_is_cut_too(size: int) -> None:
+    body = body_of({"labels": {"alertname": "a", "query": "X"}}).replace(b"X", b"\xff" * size)
+    [alert] = PARSERS["alertmanager"](body, {}, "alertmanager").alerts
+    assert alert.event.custom_details["query"].startswith(r"\xff\xff")
+    assert len(alert.event.custom_details["query"]) == min(4 * size, LIMITS.text)
+
+
 texts = st.one_of(st.text(max_size=20), st.integers(0, 9000).map(lambda n: "y" * n))
 values: st.SearchStrategy[Any] = st.recursive(
     texts | st.none() | st.integers() | st.booleans(),

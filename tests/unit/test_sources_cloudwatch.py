@@ -148,7 +148,7 @@ def test_plain_text_pages_by_its_message_id() -> None:
 
 @pytest.mark.parametrize(
     ("body", "summary"),
-    [(b"disk \xff full\nsecond line", "disk \ufffd full"), (b'{"detail": "x"}', '{"detail": "x"}'), (b"7", "7")],
+    [(b"disk \xff full\nsecond line", "disk \\xff full"), (b'{"detail": "x"}', '{"detail": "x"}'), (b"7", "7")],
 )
 def test_what_is_no_alarm_pages_without_an_envelope_too(body: bytes, summary: str) -> None:
     [alert] = parse(body, RAW, "cloudwatch").alerts

@@ -683,4 +683,26 @@ def test_broken_text_is_marked() -> None:
     body = json.dumps(template(alert_title="X")).replace('"X"', '"\udcff"').encode("utf-8", "surrogateescape")
     payload = parse(body, {}, "datadog")
     assert payload.notes == payload.alerts[0].notes == (REPLACED,)
-    assert payload.alerts[0].event.summary == "\ufffd"
+    assert payload.alerts[0].event.summary == "\\xff"
+
+
+def in_latin_1(without: str, **changes: Any) -> Alert:
+    body = json.dumps(template(without=without, **changes), ensure_ascii=False).encode("latin-1")
+    [alert] = parse(body, {}, "datadog").alerts
+    return alert
+
+
+def test_scopes_in_another_encoding_stay_two() -> None:
+    fired = in_latin_1("alert.aggreg_key", alert_scope="host:Zürich-1")
+    closed = in_latin_1("alert.aggreg_key", alert_scope="host:Zärich-1", alert_transition="Recovered")
+    assert fired.id != closed.id
+    assert fired.id.endswith(r":host:Z\xfcrich-1")
+
+
+def test_groups_of_a_link_in_another_encoding_stay_two() -> None:
+    status = "[Monitor Status](https://app.datadoghq.com/monitors/31415926?group=host%3AZ{}rich-1)"
+    groups = [
+        in_latin_1("alert.aggreg_key alert.scope", text=status.format(letter)).event.group
+        for letter in ("%FC", "%E4", "%C3%BC")
+    ]
+    assert groups == ["host%3AZ%FCrich-1", "host%3AZ%E4rich-1", "host:Zürich-1"]

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from alertrouter.alert import Alert
 from alertrouter.limits import LIMITS
+from alertrouter.sources.body import REPLACED
 from alertrouter.sources.payload import ParsedPayload, Parser
 
 #: Ends every text that was cut.
@@ -46,7 +47,7 @@ def bounded(parse: Parser) -> Parser:
 
 def within_bounds(payload: ParsedPayload, body: bytes) -> ParsedPayload:
     """The payload of `body` with each of its alerts within bounds."""
-    may_be_long = _may_hold_long_text(body)
+    may_be_long = _may_hold_long_text(body) or any(REPLACED in alert.notes for alert in payload.alerts)
     if not may_be_long and not any(map(_has_many_or_long_names, payload.alerts)):
         return payload
     seen: _Seen = {}
@@ -105,7 +106,8 @@ def few(labels: dict[str, str], first: Iterable[str]) -> dict[str, str]:
 
 def _may_hold_long_text(body: bytes) -> bool:
     """False only where no text in the body is over the bound: a text has no unescaped quotes, and no more characters
-    than bytes. So it leaps from quote to quote; looking at each text of each alert takes as long as parsing them.
+    than bytes, unless codes replaced some. So it leaps from quote to quote; looking at each text of each alert takes as
+    long as parsing them.
     """
     if body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         return True

@@ -17,7 +17,7 @@ from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import BadPayload
 from alertrouter.limits import LIMITS
 from alertrouter.sources.alertmanager import SEVERITIES
-from alertrouter.sources.body import fit_text, header, read_json
+from alertrouter.sources.body import fit_text, header, read_json, read_text
 from alertrouter.sources.payload import ParsedPayload, Skipped
 from alertrouter.sources.text import links, quoted, web_address
 from alertrouter.sources.values import details, escaped, mapping, moment, shown, told
@@ -66,7 +66,9 @@ def _read_binary(body: bytes, headers: Mapping[str, str]) -> tuple[dict[str, Any
     for name in headers:
         if name.lower().startswith(_PREFIX):
             # https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md#3132-http-header-values
-            event[name.lower().removeprefix(_PREFIX)] = fit_text(unquote(header(headers, name)))
+            event[name.lower().removeprefix(_PREFIX)] = fit_text(
+                unquote(header(headers, name), errors="surrogateescape")
+            )
     content_type = header(headers, "content-type")
     event["datacontenttype"] = content_type
     if not body.strip():
@@ -74,7 +76,8 @@ def _read_binary(body: bytes, headers: Mapping[str, str]) -> tuple[dict[str, Any
     if not content_type or "json" in content_type.lower():
         decoded = read_json(body)
         return event | {"data": decoded.value}, decoded.notes
-    return event | {"data": fit_text(body.decode(errors="replace"))}, ()
+    text = read_text(body)
+    return event | {"data": text.value}, text.notes
 
 
 def _read_all(events: list[Any], source: str, notes: tuple[str, ...]) -> ParsedPayload:

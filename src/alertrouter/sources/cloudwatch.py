@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import BadPayload
-from alertrouter.sources.body import fit_text, header, read_json
+from alertrouter.sources.body import header, read_json, read_text
 from alertrouter.sources.payload import ParsedPayload
 from alertrouter.sources.text import links, quoted
 from alertrouter.sources.values import details, escaped, mapping, moment, shown, told
@@ -121,15 +121,15 @@ def _read_raw(body: bytes, value: Any, headers: Mapping[str, str], notes: tuple[
 
     https://docs.aws.amazon.com/sns/latest/dg/sns-large-payload-raw-message-delivery.html
     """
-    text = fit_text(body.decode(errors="replace"))
+    text = read_text(body)
     return _Message(
-        text=text,
+        text=text.value,
         value=value,
         subject="",
         topic=header(headers, "x-amz-sns-topic-arn"),
         message_id=header(headers, "x-amz-sns-message-id"),
-        raw=value if isinstance(value, dict) else {"Message": text if value is None else value},
-        notes=notes,
+        raw=value if isinstance(value, dict) else {"Message": text.value if value is None else value},
+        notes=tuple(dict.fromkeys((*notes, *text.notes))),
     )
 
 

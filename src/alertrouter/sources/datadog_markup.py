@@ -76,9 +76,18 @@ def read_monitor_link(text: str) -> MonitorLink:
     for status in _MONITOR_STATUS.finditer(text):
         if monitor := _MONITOR_ADDRESS.match(status[1]):
             href = status[1].replace("&amp;", "&")
-            group = _GROUP.search(href)
-            link = MonitorLink(href, monitor[1], one_line(unquote_plus(group[1])) if group else "")
+            link = MonitorLink(href, monitor[1], _group_of(href))
     return link
+
+
+def _group_of(href: str) -> str:
+    group = _GROUP.search(href)
+    if group is None:
+        return ""
+    try:
+        return one_line(unquote_plus(group[1], errors="strict"))
+    except UnicodeDecodeError:  # with replacement characters, two groups would be one
+        return one_line(group[1])
 
 
 def readable(text: str) -> str:
