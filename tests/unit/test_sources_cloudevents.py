@@ -52,7 +52,7 @@ def test_an_alert_opens_and_closes() -> None:
 def test_a_batch_is_read_event_by_event() -> None:
     disk, power, acknowledged = read_file("batch.json")
     assert disk.id == "cloudevents:/monitoring/fra1:org.example.disk:host/db-8"
-    assert power.id == acknowledged.id == "cloudevents:/racks:key:rack4/feed"
+    assert power.id == acknowledged.id == "cloudevents:/racks:%key:rack4/feed"
     assert (power.status, power.event.severity) == (Status.FIRING, Severity.CRITICAL)
     assert power.event.summary == "Rack 4 lost one feed"
     assert acknowledged.status is Status.ACKNOWLEDGED
@@ -131,12 +131,15 @@ def test_events_that_neither_open_nor_close(kind: str) -> None:
     [
         ({}, "/fra1:org.example.disk:db-7"),
         ({"id": "2", "time": "2027-02-03T04:05:06Z"}, "/fra1:org.example.disk:db-7"),
-        ({"data": {"dedup_key": "k"}}, "/fra1:key:k"),
-        ({"data": {"dedup_key": 7}, "subject": None}, "/fra1:key:7"),
+        ({"data": {"dedup_key": "k"}}, "/fra1:%key:k"),
+        ({"data": {"dedup_key": 7}, "subject": None}, "/fra1:%key:7"),
         ({"data": {"dedup_key": "$KEY"}}, "/fra1:org.example.disk:db-7"),
         ({"type": "org.example.disk", "data": {"status": "ok"}}, "/fra1:org.example.disk:db-7"),
         ({"source": "urn:a", "type": "a:b.firing"}, "urn%3Aa:a%3Ab:db-7"),
-        ({"subject": "null"}, "/fra1:event:1"),
+        ({"type": "key.firing", "subject": "k"}, "/fra1:key:k"),
+        ({"type": "event.firing", "subject": "1"}, "/fra1:event:1"),
+        ({"type": "%key.firing", "subject": "k"}, "/fra1:%25key:k"),
+        ({"subject": "null"}, "/fra1:%event:1"),
     ],
 )
 def test_identity(members: dict[str, Any], identity: str) -> None:

@@ -242,9 +242,10 @@ def test_severity(transition: str, priority: str, alert_type: str, severity: Sev
         ({"org_id": 700100, "alert_id": 31415926}, "", MONITOR),
         ({"alert_id": 31415926.0}, "", MONITOR),
         ({"org_id": "a:b%", "alert_id": "1:2"}, "", "a%3Ab%25:1%3A2:c0ffee5a3a4d1e8fae2482df7b776281"),
-        ({}, "alert.id", "700100:-:aggreg_key:c0ffee5a3a4d1e8fae2482df7b776281"),
-        ({}, "alert.id alert.aggreg_key", "700100:-:cycle_key:6612345678900000001"),
-        ({}, "alert.id alert.aggreg_key alert.cycle_key", "700100:-:event_id:6612345678901234567"),
+        ({"alert_id": "-", "alert_aggreg_key": "event_id:7"}, "", "700100:-:event_id:7"),
+        ({}, "alert.id", "700100:%aggreg_key:c0ffee5a3a4d1e8fae2482df7b776281"),
+        ({}, "alert.id alert.aggreg_key", "700100:%cycle_key:6612345678900000001"),
+        ({}, "alert.id alert.aggreg_key alert.cycle_key", "700100:%event_id:6612345678901234567"),
     ],
 )
 def test_fingerprint(changes: dict[str, Any], without: str, fingerprint: str) -> None:
@@ -345,7 +346,7 @@ def test_a_message_that_is_no_monitors_is_ignored() -> None:
 
 def test_a_default_payload_without_a_monitor_pages_but_cannot_be_closed() -> None:
     [alert] = read_payload({"id": "81", "title": "[Triggered] [Synthetics] login", "org": {"id": "7"}}).alerts
-    assert alert.fingerprint == "7:-:event_id:81"
+    assert alert.fingerprint == "7:%event_id:81"
     assert alert.event.summary == "[Synthetics] login"
     assert alert.notes == (FROM_TITLE, NOT_CLOSABLE)
 
@@ -537,7 +538,7 @@ def test_what_stands_for_absent(field: str, absent: Any) -> None:
 @pytest.mark.parametrize("name", ["$AGGREG_KEYS", "AGGREG_KEY", "$5", "ID"])
 def test_a_variables_name_is_never_an_identity(name: str) -> None:
     assert read(alert_aggreg_key=name).fingerprint == "700100:31415926:env:prod,host:web-4"
-    assert read(alert_id=name).fingerprint == "700100:-:aggreg_key:c0ffee5a3a4d1e8fae2482df7b776281"
+    assert read(alert_id=name).fingerprint == "700100:%aggreg_key:c0ffee5a3a4d1e8fae2482df7b776281"
     assert read(alert_cycle_key=name).episode == ""
     assert read(org_id=name).fingerprint.startswith("-:31415926:")
 

@@ -114,7 +114,7 @@ def _read_event(event: dict[str, Any], source: str, notes: tuple[str, ...]) -> A
     if not fingerprint:
         if status is not Status.FIRING:
             raise BadPayload("nothing tells which alert this closes: no `subject`, and no `dedup_key` in the data")
-        fingerprint = f"{escaped(origin)}:event:{told(event.get('id'))}"
+        fingerprint = f"{escaped(origin)}:%event:{told(event.get('id'))}"
         doubts = (*doubts, "neither `subject` nor `dedup_key` names the alert, so nothing can close it")
 
     at = moment(event.get("time"))
@@ -157,10 +157,13 @@ def _split_type(kind: str) -> tuple[str, str]:
 
 
 def _identify(event: dict[str, Any], data: dict[str, Any], family: str) -> str:
-    """Producer and its own key, else producer, type without its last word, and subject. "" where there is neither."""
+    """Producer and its own key, else producer, type without its last word, and subject. "" where there is neither.
+
+    `%key`, and `%event` of an event without either, stand where the type does, and no escaped type looks like them.
+    """
     origin = escaped(told(event.get("source")))
     if key := told(data.get("dedup_key")):
-        return f"{origin}:key:{key}"
+        return f"{origin}:%key:{key}"
     subject = told(event.get("subject"))
     return f"{origin}:{escaped(family)}:{subject}" if subject else ""
 

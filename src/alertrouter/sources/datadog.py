@@ -193,7 +193,7 @@ def _identify(values: Mapping[str, str]) -> str:
         return f"{org}:{escaped(monitor_id)}:{group}"
     for field in _SUBSTITUTES:
         if value := values.get(field):
-            return f"{org}:-:{field}:{value}"
+            return f"{org}:%{field}:{value}"  # no escaped id of a monitor looks like it
     return ""
 
 
