@@ -42,6 +42,8 @@ _CODES = {
     **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)},  # so Python decodes a byte that is not UTF-8
 }
 
+LONGEST_CODE = max(map(len, _CODES.values()))
+
 _CONTAINERS = frozenset((dict, list))
 
 _TOO_DEEP = f"nested deeper than {DEPTH_LIMIT} levels"
