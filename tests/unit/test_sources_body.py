@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 
 from alertrouter.errors import BadPayload
 from alertrouter.limits import LIMITS
-from alertrouter.sources.body import DEPTH_LIMIT, FORM_FIELDS_LIMIT, REPLACED, is_form, read_form, read_json
+from alertrouter.sources.body import DEPTH_LIMIT, FORM_FIELDS_LIMIT, REPLACED, is_form, read_form, read_json, read_text
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -83,20 +84,45 @@ def test_taken_as_it_is(body: bytes, value: Any) -> None:
 @pytest.mark.parametrize(
     ("body", "value"),
     [
-        (b'{"a": "caf\xe9"}', {"a": "caf\ufffd"}),
-        (b'{"\xff": "x"}', {"\ufffd": "x"}),
-        (b'["\xed\xa0\x80"]', ["\ufffd\ufffd\ufffd"]),
-        (b'{"a": ["\\ud800"], "\\udc00": 1}', {"a": ["\ufffd"], "\ufffd": 1}),
-        (b'["\\ud83d \\udd25"]', ["\ufffd \ufffd"]),
-        (b'["a\\u0000b"]', ["a\ufffdb"]),
-        (b'["\\u001b[31mred"]', ["\ufffd[31mred"]),
-        (codecs.BOM_UTF16_LE + '["'.encode("utf-16-le") + b"\x00\xd8" + '"]'.encode("utf-16-le"), ["\ufffd"]),
+        (b'{"a": "caf\xe9"}', {"a": r"caf\xe9"}),
+        (b'{"\xff": "x"}', {r"\xff": "x"}),
+        (b'["\xed\xa0\x80"]', [r"\xed\xa0\x80"]),
+        (b'{"a": ["\\ud800"], "\\udc00": 1}', {"a": [r"\ud800"], r"\udc00": 1}),
+        (b'["\\ud83d \\udd25"]', [r"\ud83d \udd25"]),
+        (b'["a\\u0000b"]', [r"a\x00b"]),
+        (b'["\\u001b[31mred"]', [r"\x1b[31mred"]),
+        (codecs.BOM_UTF16_LE + '["'.encode("utf-16-le") + b"\x00\xd8" + '"]'.encode("utf-16-le"), [r"\ud800"]),
     ],
 )
 def test_broken_text_is_replaced_and_marked(body: bytes, value: Any) -> None:
     read = read_json(body)
     assert read.value == value
     assert read.notes == (REPLACED,)
+
+
+def test_texts_that_differ_in_what_is_broken_stay_different() -> None:
+    raw = [b"\xff" + bytes([byte]) for byte in range(0x80, 0x100)]
+    unfit = [*map(chr, (*range(0x20), 0x7F)), *map(chr, range(0xD800, 0xDC80))]
+    bodies = [b'"%s"' % each for each in raw] + [json.dumps(each).encode() for each in unfit]
+    values = [read_json(body).value for body in bodies]
+    assert len(set(values)) == len(bodies)
+    forms = [b"a=%" + b"%02X" % byte for byte in range(0x100) if byte not in b"&;"]
+    assert len({read_form(form).value["a"] for form in forms}) == len(forms)
+
+
+@pytest.mark.parametrize(
+    ("body", "value", "is_marked"),
+    [
+        (b"caf\xe9", r"caf\xe9", True),
+        ("café".encode(), "café", False),
+        (codecs.BOM_UTF8 + b"x", "x", False),
+        (codecs.BOM_UTF16_LE + "ü".encode("utf-16-le"), "ü", False),
+    ],
+)
+def test_plain_text(body: bytes, value: str, is_marked: bool) -> None:
+    read = read_text(body)
+    assert read.value == value
+    assert read.notes == ((REPLACED,) if is_marked else ())
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 5000, "-" + "9" * 5000, "9" * 5000 + ".5"])
@@ -139,7 +165,7 @@ def test_what_is_a_form(content_type: str, body: bytes, expected: bool) -> None:
         ("a=ü".encode(), {"a": "ü"}, False),
         (b"a=1&a=2", {"a": "2"}, False),
         (b"nonsense", {"nonsense": ""}, False),
-        (b"a=%FF&b=%00&c=\xff", {"a": "\ufffd", "b": "\ufffd", "c": "\ufffd"}, True),
+        (b"a=%FF&b=%00&c=\xff", {"a": r"\xff", "b": r"\x00", "c": r"\xff"}, True),
     ],
 )
 def test_forms(body: bytes, value: dict[str, str], is_marked: bool) -> None:

@@ -127,6 +127,36 @@ def test_a_form_is_bounded_too() -> None:
     assert cut.id == whole.id
 
 
+def test_what_many_alerts_share_is_cut_once_and_stays_shared() -> None:
+    body = json.dumps(
+        {
+            "alerts": [{"labels": {"a": str(n)}} for n in range(2)],
+            "groupLabels": {"short": ["1"], "long": [LONG]},
+            "commonLabels": {"a": ["1"]},
+        }
+    )
+    [whole, _] = alertmanager.parse(body.encode(), {}, "alertmanager").alerts
+    one, two = PARSERS["alertmanager"](body.encode(), {}, "alertmanager").alerts
+    assert one.raw["groupLabels"] == {"short": ["1"], "long": [LONG[: LIMITS.text - len(CUT_MARK)] + CUT_MARK]}
+    assert one.raw["groupLabels"] is two.raw["groupLabels"]
+    assert one.raw["commonLabels"] is two.raw["commonLabels"]
+    assert one.raw["alerts"] == whole.raw["alerts"] != two.raw["alerts"]
+
+
+def test_what_is_not_cut_is_not_copied() -> None:
+    event = CommonEvent("text", "source", Severity.ERROR, custom_details={"some": [{"a": ["b"]}], "long": [LONG]})
+    cut = fit(Alert("a/b", "1", Status.FIRING, event))
+    assert cut.event.custom_details["some"] is event.custom_details["some"]
+
+
+@pytest.mark.parametrize("size", [1_000, 2_000])
+def test_what_codes_made_long_is_cut_too(size: int) -> None:
+    body = body_of({"labels": {"alertname": "a", "query": "X"}}).replace(b"X", b"\xff" * size)
+    [alert] = PARSERS["alertmanager"](body, {}, "alertmanager").alerts
+    assert alert.event.custom_details["query"].startswith(r"\xff\xff")
+    assert len(alert.event.custom_details["query"]) == min(4 * size, LIMITS.text)
+
+
 texts = st.one_of(st.text(max_size=20), st.integers(0, 9000).map(lambda n: "y" * n))
 values: st.SearchStrategy[Any] = st.recursive(
     texts | st.none() | st.integers() | st.booleans(),

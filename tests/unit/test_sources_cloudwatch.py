@@ -114,8 +114,12 @@ def test_states_that_neither_open_nor_close(state: Any) -> None:
         ({"AWSAccountId": 7}, TOPIC, "arn:aws:cloudwatch:eu-central-1:7:alarm:cpu: high"),
         ({"AWSAccountId": None}, TOPIC, "arn:aws:cloudwatch:eu-central-1:210987654321:alarm:cpu: high"),
         ({}, "arn:aws-cn:sns:cn-north-1:5:t", "arn:aws-cn:cloudwatch:cn-north-1:210987654321:alarm:cpu: high"),
-        ({}, "no arn", "210987654321:EU (Frankfurt):cpu: high"),
-        ({"Region": None, "AWSAccountId": None}, "", "-:-:cpu: high"),
+        ({"AWSAccountId": "1:alarm:x"}, TOPIC, "arn:aws:cloudwatch:eu-central-1:1%3Aalarm%3Ax:alarm:cpu: high"),
+        ({}, "no arn", "%name:210987654321:EU (Frankfurt):cpu: high"),
+        ({"Region": None, "AWSAccountId": None}, "", "%name:-:-:cpu: high"),
+        ({"Region": "aws", "AWSAccountId": "arn"}, "", "%name:arn:aws:cpu: high"),
+        ({"AlarmArn": "%message:m-1"}, TOPIC, "%25message%3Am-1"),
+        ({"AlarmArn": "%name:-:-:cpu: high"}, TOPIC, "%25name%3A-%3A-%3Acpu%3A high"),
     ],
 )
 def test_identity(members: dict[str, Any], topic: str, identity: str) -> None:
@@ -138,7 +142,7 @@ def test_without_a_name_nothing_tells_alarms_apart(name: Any) -> None:
 
 def test_plain_text_pages_by_its_message_id() -> None:
     alert = read_file("plain_text.json")
-    assert alert.id == "cloudwatch:message:3f0c2a51-7a1e-5c1b-9d2e-11aa22bb33cc"
+    assert alert.id == "cloudwatch:%message:3f0c2a51-7a1e-5c1b-9d2e-11aa22bb33cc"
     assert (alert.status, alert.event.severity) == (Status.FIRING, Severity.ERROR)
     assert (alert.event.summary, alert.event.source, alert.event.class_) == ("Export failed", "pages", "message")
     assert alert.event.custom_details["message"] == "The nightly export failed.\nAsk the data team."
@@ -148,11 +152,11 @@ def test_plain_text_pages_by_its_message_id() -> None:
 
 @pytest.mark.parametrize(
     ("body", "summary"),
-    [(b"disk \xff full\nsecond line", "disk \ufffd full"), (b'{"detail": "x"}', '{"detail": "x"}'), (b"7", "7")],
+    [(b"disk \xff full\nsecond line", "disk \\xff full"), (b'{"detail": "x"}', '{"detail": "x"}'), (b"7", "7")],
 )
 def test_what_is_no_alarm_pages_without_an_envelope_too(body: bytes, summary: str) -> None:
     [alert] = parse(body, RAW, "cloudwatch").alerts
-    assert (alert.fingerprint, alert.event.summary) == ("message:m-1", summary)
+    assert (alert.fingerprint, alert.event.summary) == ("%message:m-1", summary)
 
 
 def test_two_equal_texts_are_two_alerts() -> None:

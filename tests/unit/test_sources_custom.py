@@ -11,8 +11,10 @@ import pytest
 
 from alertrouter.alert import Alert, Link, Severity, Status
 from alertrouter.errors import BadPayload, RulesInvalid
+from alertrouter.limits import LIMITS
 from alertrouter.rules.load import load_rules
 from alertrouter.sources import ParsedPayload, Skipped, find_parser
+from alertrouter.sources.bounds import CUT_MARK
 from tests.custom_senders import ACME, PLAIN, custom, write_sender
 
 SOURCE = "custom/acme"
@@ -309,6 +311,65 @@ def test_what_many_alerts_share_is_not_copied_without_end() -> None:
     assert alert.raw == {"event": {"problems": [PROBLEM | {"id": 69}]}}
     assert alert.event.source == "db-2"
     assert alert.notes == ("the body has so many alerts that what they share was left out of raw_event",)
+
+
+def test_details_that_many_alerts_share_are_not_copied_without_end() -> None:
+    labels = {"own": [["x" * 4_000] * 200] * 2}
+    parsed = parse(*(PROBLEM | {"id": number, "tags": {"a": "b"}} for number in range(70)), labels=labels)
+    alert = parsed.alerts[69]
+    assert alert.event.custom_details == {"a": "b"}
+    assert "the body has so many alerts that what they share was left out of the details" in alert.notes
+    few = parse(*(PROBLEM | {"id": number} for number in range(7)), labels=labels)
+    assert few.alerts[0].event.custom_details == labels
+    assert few.alerts[0].notes == ()
+
+
+def test_a_path_that_many_alerts_share_is_read_as_each_field_needs_it() -> None:
+    fields = """
+        alerts: problems
+        identity: id
+        status: {path: raw_event.word, firing: ["10"]}
+        summary: raw_event.word
+        details: {word: raw_event.word}
+        labels: raw_event.word
+        timestamps: {started: raw_event.word}
+    """
+    body = json.dumps({"problems": [{"id": 1}, {"id": 2}], "word": 10})
+    first, second = custom(SOURCE, fields)[SOURCE](body.encode(), {}, SOURCE).alerts
+    assert (first.fingerprint, second.fingerprint) == ("1", "2")
+    assert first.event == second.event
+    assert (first.event.summary, first.event.custom_details) == ("10", {"word": 10})
+
+
+def test_more_labels_than_are_shown_are_left_out_with_a_note() -> None:
+    alert = read(tags={f"a{number}": number for number in range(500)})
+    assert list(alert.event.custom_details) == [f"a{number}" for number in range(128)]
+    assert "more than 128 details" in alert.notes[0]
+    alert = read(tags=[{"name": f"a{number}", "value": number} for number in range(500)])
+    assert list(alert.event.custom_details) == [f"a{number}" for number in range(128)]
+    assert "more than 128 details" in alert.notes[0]
+
+
+@pytest.mark.parametrize("field", ["summary", "source", "component", "group", "class"])
+def test_a_long_line_is_cut_with_a_mark(field: str) -> None:
+    event = read_with(f"{field}: text", text="x" * 5_000).event
+    shown = event.class_ if field == "class" else getattr(event, field)
+    assert len(shown) == LIMITS.text
+    assert shown.endswith(CUT_MARK)
+
+
+def test_long_identities_and_episodes_that_differ_only_at_their_ends_stay_two() -> None:
+    fields = "alerts: problems\nidentity: [id, raw_event.key]\nepisode: raw_event.key\nstatus: {path: s, firing: ['1']}"
+
+    def read_key(key: str) -> Alert:
+        body = json.dumps({"problems": [{"id": 1, "s": 1}], "key": key})
+        [alert] = custom(SOURCE, fields)[SOURCE](body.encode(), {}, SOURCE).alerts
+        return alert
+
+    one, two = read_key("x" * 5_000 + "1"), read_key("x" * 5_000 + "2")
+    assert one.id != two.id
+    assert one.episode != two.episode
+    assert len(one.episode) < LIMITS.key
 
 
 # --- what is wrong with fields -----------------------------------------------------------------------------------------

@@ -242,9 +242,10 @@ def test_severity(transition: str, priority: str, alert_type: str, severity: Sev
         ({"org_id": 700100, "alert_id": 31415926}, "", MONITOR),
         ({"alert_id": 31415926.0}, "", MONITOR),
         ({"org_id": "a:b%", "alert_id": "1:2"}, "", "a%3Ab%25:1%3A2:c0ffee5a3a4d1e8fae2482df7b776281"),
-        ({}, "alert.id", "700100:-:aggreg_key:c0ffee5a3a4d1e8fae2482df7b776281"),
-        ({}, "alert.id alert.aggreg_key", "700100:-:cycle_key:6612345678900000001"),
-        ({}, "alert.id alert.aggreg_key alert.cycle_key", "700100:-:event_id:6612345678901234567"),
+        ({"alert_id": "-", "alert_aggreg_key": "event_id:7"}, "", "700100:-:event_id:7"),
+        ({}, "alert.id", "700100:%aggreg_key:c0ffee5a3a4d1e8fae2482df7b776281"),
+        ({}, "alert.id alert.aggreg_key", "700100:%cycle_key:6612345678900000001"),
+        ({}, "alert.id alert.aggreg_key alert.cycle_key", "700100:%event_id:6612345678901234567"),
     ],
 )
 def test_fingerprint(changes: dict[str, Any], without: str, fingerprint: str) -> None:
@@ -345,7 +346,7 @@ def test_a_message_that_is_no_monitors_is_ignored() -> None:
 
 def test_a_default_payload_without_a_monitor_pages_but_cannot_be_closed() -> None:
     [alert] = read_payload({"id": "81", "title": "[Triggered] [Synthetics] login", "org": {"id": "7"}}).alerts
-    assert alert.fingerprint == "7:-:event_id:81"
+    assert alert.fingerprint == "7:%event_id:81"
     assert alert.event.summary == "[Synthetics] login"
     assert alert.notes == (FROM_TITLE, NOT_CLOSABLE)
 
@@ -537,7 +538,7 @@ def test_what_stands_for_absent(field: str, absent: Any) -> None:
 @pytest.mark.parametrize("name", ["$AGGREG_KEYS", "AGGREG_KEY", "$5", "ID"])
 def test_a_variables_name_is_never_an_identity(name: str) -> None:
     assert read(alert_aggreg_key=name).fingerprint == "700100:31415926:env:prod,host:web-4"
-    assert read(alert_id=name).fingerprint == "700100:-:aggreg_key:c0ffee5a3a4d1e8fae2482df7b776281"
+    assert read(alert_id=name).fingerprint == "700100:%aggreg_key:c0ffee5a3a4d1e8fae2482df7b776281"
     assert read(alert_cycle_key=name).episode == ""
     assert read(org_id=name).fingerprint.startswith("-:31415926:")
 
@@ -683,4 +684,26 @@ def test_broken_text_is_marked() -> None:
     body = json.dumps(template(alert_title="X")).replace('"X"', '"\udcff"').encode("utf-8", "surrogateescape")
     payload = parse(body, {}, "datadog")
     assert payload.notes == payload.alerts[0].notes == (REPLACED,)
-    assert payload.alerts[0].event.summary == "\ufffd"
+    assert payload.alerts[0].event.summary == "\\xff"
+
+
+def in_latin_1(without: str, **changes: Any) -> Alert:
+    body = json.dumps(template(without=without, **changes), ensure_ascii=False).encode("latin-1")
+    [alert] = parse(body, {}, "datadog").alerts
+    return alert
+
+
+def test_scopes_in_another_encoding_stay_two() -> None:
+    fired = in_latin_1("alert.aggreg_key", alert_scope="host:Zürich-1")
+    closed = in_latin_1("alert.aggreg_key", alert_scope="host:Zärich-1", alert_transition="Recovered")
+    assert fired.id != closed.id
+    assert fired.id.endswith(r":host:Z\xfcrich-1")
+
+
+def test_groups_of_a_link_in_another_encoding_stay_two() -> None:
+    status = "[Monitor Status](https://app.datadoghq.com/monitors/31415926?group=host%3AZ{}rich-1)"
+    groups = [
+        in_latin_1("alert.aggreg_key alert.scope", text=status.format(letter)).event.group
+        for letter in ("%FC", "%E4", "%C3%BC")
+    ]
+    assert groups == ["host%3AZ%FCrich-1", "host%3AZ%E4rich-1", "host:Zürich-1"]

@@ -28,6 +28,16 @@ def read(body: Any) -> Alert:
     return alert
 
 
+def test_a_key_in_another_encoding_is_not_too_long() -> None:
+    one, same, other = (
+        read(json.dumps(event(dedup_key="X")).encode().replace(b"X", letter * 100))
+        for letter in (b"\xfc", b"\xfc", b"\xe4")
+    )
+    assert one.enqueued is not None and same.enqueued is not None and other.enqueued is not None
+    assert one.enqueued.dedup_key == same.enqueued.dedup_key != other.enqueued.dedup_key
+    assert len(one.enqueued.dedup_key) <= 255
+
+
 def test_a_trigger_in_full() -> None:
     payload = {
         **PAYLOAD,

@@ -222,15 +222,41 @@ def test_real_payloads_are_understood(path: Path) -> None:
         b'{"title":"x' + b" @a" * 200_000 + b'","alert_id":1,"transition":"Warn"}',
         b'{"title":"x @' + b"a" * 1_000_000 + b'","alert_id":1,"transition":"Warn"}',
         b'{"text":"' + b"[Monitor Status](http://a/monitors/1" * 30_000 + b'","title":"[Warn]"}',
+        b'{"text":"[Monitor Status](http://x' + b"/monitors/1" * 100_000 + b'","title":"[Warn]"}',
+        b'{"text":"[Monitor Status](http://x' + b"/monitors/" * 100_000 + b')","title":"[Warn]"}',
         b'{"text":"' + b"%%%\\n \\t" * 200_000 + b'","alert_id":1,"transition":"Warn"}',
         b'{"tags":"' + b"a:1,b:2,:" * 100_000 + b'","alert_id":1,"transition":"Warn"}',
+        b'{"tags":"' + b",".join(b"a:%06d" % n for n in range(100_000)) + b'","alert_id":1,"transition":"Warn"}',
         b'{"x":"' + b"\\u0000" * 200_000 + b'"}',
         b'{"x":' + b"9" * 1_000_000 + b"}",
     ],
-    ids=range(13),
+    ids=range(16),
 )
 @pytest.mark.timeout(20)  # these take a second at most; a pattern that looks back and forth would take hours
 def test_hostile_bodies_cost_no_more_than_their_size(body: bytes) -> None:
     for source in PARSERS:
         outcome = parse(source, body, JSON)
         assert isinstance(outcome, BadPayload) or len(outcome.alerts) + len(outcome.ignored) > 0
+
+
+MANY_PROBLEMS = {"problems": [{"id": n, "state": 1} for n in range(10_000)]}
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        {"labels": [{"name": f"a{n}", "value": [1]} for n in range(3_000)]},
+        {"labels": [[1]] * 3_000, "ballast": "x" * 5_000},
+        {"labels": " " * 5_000_000},
+        {"host": {"id": 1, "name": "&amp; " * 50_000}},
+        {"host": {"id": "$1" * 500_000}},
+    ],
+    ids=range(5),
+)
+@pytest.mark.timeout(
+    20
+)  # these take two seconds at most; what is read or cut for each alert anew takes a minute and more
+def test_what_the_alerts_of_a_body_share_costs_no_more_than_its_size(shared: Mapping[str, Any]) -> None:
+    outcome = parse("custom/acme", as_json({"event": MANY_PROBLEMS, "host": {"id": 1}, **shared}), JSON)
+    assert isinstance(outcome, ParsedPayload)
+    assert len(outcome.alerts) == 10_000

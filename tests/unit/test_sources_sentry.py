@@ -120,7 +120,7 @@ def test_ids_may_be_numbers_that_fit_no_double() -> None:
 
 
 def test_a_header_that_is_no_text_can_be_shown() -> None:
-    assert read("x", "iss\udce4ue", issue={}).ignored == ("the resource 'iss\ufffdue' is no alert",)
+    assert read("x", "iss\udce4ue", issue={}).ignored == ("the resource 'iss\\\\xe4ue' is no alert",)
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b'{"action": "created"}', b'{"action": "created", "data": {}}', b"7"])

@@ -68,7 +68,9 @@ def read_place(text: str) -> Place:
     if not isinstance(node, Path) or not node.keys:
         raise error_at(text, 0, "write the path of a field, such as event.name, or raw_event.name from the whole body")
     find = finder_of(node)
-    return Place(text.strip(), node.keys, lambda view: None if (found := find(view)) is MISSING else found)
+    return Place(
+        text.strip(), node.keys, node.root != _ALERT, lambda view: None if (found := find(view)) is MISSING else found
+    )
 
 
 @dataclass(slots=True)

@@ -30,11 +30,19 @@ _INT_DIGITS_LIMIT = 4300
 
 FORM = "application/x-www-form-urlencoded"
 
-REPLACED = "some characters of the body were not valid text and were replaced by \ufffd"
+REPLACED = "some characters of the body were not valid text and were replaced by their codes, such as \\xff"
 
 #: Lone surrogates cannot be encoded; NUL ends strings in C and is refused by databases; the others, ESC above all,
 #: are commands to a terminal. Tab, newline and return are text.
 _UNFIT = re.compile("[\x00-\x07\x0b\x0e-\x1f\ud800-\udfff]")
+#: Each by a code of its own, for identities are made of texts: what differs in them must differ in these, too.
+_CODES = {
+    **{code: f"\\x{code:02x}" for code in (*range(0x08), 0x0B, *range(0x0E, 0x20))},
+    **{code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)},
+    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)},  # so Python decodes a byte that is not UTF-8
+}
+
+LONGEST_CODE = max(map(len, _CODES.values()))
 
 _CONTAINERS = frozenset((dict, list))
 
@@ -50,9 +58,9 @@ class Body:
 
 
 def read_json(body: bytes) -> Body:
-    """The value of a JSON body. Raises BadPayload with the reason and the place.
+    r"""The value of a JSON body. Raises BadPayload with the reason and the place.
 
-    Bytes that are not UTF-8 and lone surrogates become U+FFFD; a byte order mark of UTF-8 or UTF-16 is heeded.
+    Bytes that are not UTF-8 and lone surrogates become codes, such as \xff; a byte order mark of UTF-8 or UTF-16 is heeded.
     """
     # in strings they are counted, too, and in UTF-16 each of them is one such byte
     containers = body.count(b"{") + body.count(b"[")
@@ -89,8 +97,13 @@ def header(headers: Mapping[str, str], name: str) -> str:
 
 
 def fit_text(text: str) -> str:
-    """The text with U+FFFD for what encoders refuse and terminals obey."""
-    return _UNFIT.sub("\ufffd", text)
+    r"""The text with codes, such as \x1b, for what encoders refuse and terminals obey."""
+    return text.translate(_CODES) if _UNFIT.search(text) else text
+
+
+def read_text(body: bytes) -> Body:
+    """A body that is plain text; codes and byte order marks as in `read_json`."""
+    return _fit(_decode(body)[2])
 
 
 def read_form(body: bytes) -> Body:
@@ -152,11 +165,11 @@ def _fit(value: Any) -> Body:
 
 def _without_unfit(value: Any) -> Any:
     if isinstance(value, str):
-        return _UNFIT.sub("\ufffd", value)
+        return fit_text(value)
     if isinstance(value, list):
         return [_without_unfit(item) for item in value]
     if isinstance(value, dict):
-        return {_UNFIT.sub("\ufffd", key): _without_unfit(item) for key, item in value.items()}
+        return {fit_text(key): _without_unfit(item) for key, item in value.items()}
     return value
 
 

@@ -17,7 +17,7 @@ from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import BadPayload
 from alertrouter.limits import LIMITS
 from alertrouter.sources.alertmanager import SEVERITIES
-from alertrouter.sources.body import fit_text, header, read_json
+from alertrouter.sources.body import fit_text, header, read_json, read_text
 from alertrouter.sources.payload import ParsedPayload, Skipped
 from alertrouter.sources.text import links, quoted, web_address
 from alertrouter.sources.values import details, escaped, mapping, moment, shown, told
@@ -66,7 +66,9 @@ def _read_binary(body: bytes, headers: Mapping[str, str]) -> tuple[dict[str, Any
     for name in headers:
         if name.lower().startswith(_PREFIX):
             # https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md#3132-http-header-values
-            event[name.lower().removeprefix(_PREFIX)] = fit_text(unquote(header(headers, name)))
+            event[name.lower().removeprefix(_PREFIX)] = fit_text(
+                unquote(header(headers, name), errors="surrogateescape")
+            )
     content_type = header(headers, "content-type")
     event["datacontenttype"] = content_type
     if not body.strip():
@@ -74,7 +76,8 @@ def _read_binary(body: bytes, headers: Mapping[str, str]) -> tuple[dict[str, Any
     if not content_type or "json" in content_type.lower():
         decoded = read_json(body)
         return event | {"data": decoded.value}, decoded.notes
-    return event | {"data": fit_text(body.decode(errors="replace"))}, ()
+    text = read_text(body)
+    return event | {"data": text.value}, text.notes
 
 
 def _read_all(events: list[Any], source: str, notes: tuple[str, ...]) -> ParsedPayload:
@@ -111,7 +114,7 @@ def _read_event(event: dict[str, Any], source: str, notes: tuple[str, ...]) -> A
     if not fingerprint:
         if status is not Status.FIRING:
             raise BadPayload("nothing tells which alert this closes: no `subject`, and no `dedup_key` in the data")
-        fingerprint = f"{escaped(origin)}:event:{told(event.get('id'))}"
+        fingerprint = f"{escaped(origin)}:%event:{told(event.get('id'))}"
         doubts = (*doubts, "neither `subject` nor `dedup_key` names the alert, so nothing can close it")
 
     at = moment(event.get("time"))
@@ -154,10 +157,13 @@ def _split_type(kind: str) -> tuple[str, str]:
 
 
 def _identify(event: dict[str, Any], data: dict[str, Any], family: str) -> str:
-    """Producer and its own key, else producer, type without its last word, and subject. "" where there is neither."""
+    """Producer and its own key, else producer, type without its last word, and subject. "" where there is neither.
+
+    `%key`, and `%event` of an event without either, stand where the type does, and no escaped type looks like them.
+    """
     origin = escaped(told(event.get("source")))
     if key := told(data.get("dedup_key")):
-        return f"{origin}:key:{key}"
+        return f"{origin}:%key:{key}"
     subject = told(event.get("subject"))
     return f"{origin}:{escaped(family)}:{subject}" if subject else ""
 

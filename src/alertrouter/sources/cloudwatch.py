@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from alertrouter.alert import Alert, CommonEvent, Severity, Status
 from alertrouter.errors import BadPayload
-from alertrouter.sources.body import fit_text, header, read_json
+from alertrouter.sources.body import header, read_json, read_text
 from alertrouter.sources.payload import ParsedPayload
 from alertrouter.sources.text import links, quoted
 from alertrouter.sources.values import details, escaped, mapping, moment, shown, told
@@ -121,15 +121,15 @@ def _read_raw(body: bytes, value: Any, headers: Mapping[str, str], notes: tuple[
 
     https://docs.aws.amazon.com/sns/latest/dg/sns-large-payload-raw-message-delivery.html
     """
-    text = fit_text(body.decode(errors="replace"))
+    text = read_text(body)
     return _Message(
-        text=text,
+        text=text.value,
         value=value,
         subject="",
         topic=header(headers, "x-amz-sns-topic-arn"),
         message_id=header(headers, "x-amz-sns-message-id"),
-        raw=value if isinstance(value, dict) else {"Message": text if value is None else value},
-        notes=notes,
+        raw=value if isinstance(value, dict) else {"Message": text.value if value is None else value},
+        notes=tuple(dict.fromkeys((*notes, *text.notes))),
     )
 
 
@@ -164,16 +164,17 @@ def _read_alarm(alarm: dict[str, Any], message: _Message, source: str) -> Parsed
 def _identify(alarm: dict[str, Any], topic: str) -> str:
     """The alarm's ARN. Older messages have none: then it is made of the account, the name, and the region of the topic.
 
-    An alarm notifies topics of its own region. `Region` is a display name, of use only where no topic is known.
+    An alarm notifies topics of its own region. `Region` is a display name, of use only where no topic is known. What is no
+    ARN is escaped, so that it can be no `%name:...` and no `%message:...`, which are of alarms and texts without one.
     """
     if arn := told(alarm.get("AlarmArn")):
-        return arn
+        return arn if arn.startswith("arn:") else escaped(arn)
     name, account = told(alarm.get("AlarmName")), told(alarm.get("AWSAccountId"))
     if not name:
         return ""
     if place := _ARN.fullmatch(topic):
-        return f"arn:{place[1]}:cloudwatch:{place[2]}:{account or place[3]}:alarm:{name}"
-    return f"{account or '-'}:{escaped(told(alarm.get('Region')) or '-')}:{name}"
+        return f"arn:{place[1]}:cloudwatch:{place[2]}:{escaped(account) or place[3]}:alarm:{name}"
+    return f"%name:{escaped(account) or '-'}:{escaped(told(alarm.get('Region')) or '-')}:{name}"
 
 
 def _describe(alarm: dict[str, Any], topic: str, arn: str, timestamp: str) -> CommonEvent:
@@ -231,7 +232,7 @@ def _read_text(message: _Message, source: str) -> ParsedPayload:
         raise BadPayload("neither a CloudWatch alarm nor a message of SNS: no `NewStateValue`, no message id")
     alert = Alert(
         source=source,
-        fingerprint=f"message:{message.message_id}",
+        fingerprint=f"%message:{message.message_id}",
         status=Status.FIRING,
         event=CommonEvent(
             summary=message.subject or shown(message.text) or f"message {message.message_id}",

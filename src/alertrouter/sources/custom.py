@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,12 +18,15 @@ from alertrouter.limits import LIMITS
 from alertrouter.sources import values
 from alertrouter.sources.alertmanager import SEVERITIES
 from alertrouter.sources.body import is_form, read_form, read_json
+from alertrouter.sources.bounds import DETAILS, fit_value, hashed
 from alertrouter.sources.instant import UNKNOWN, Instant, read_epoch, read_rfc3339
 from alertrouter.sources.payload import ParsedPayload, Parser, Skipped
 from alertrouter.sources.text import links, one_line, quoted, unescaped
 
 #: What paths are looked up in: `alert` is one alert of the body, `raw_event` the body itself.
 View = Mapping[str, Any]
+
+_Read = TypeVar("_Read")
 
 #: What senders leave in a text when they know no value: $NAME, ${NAME}, $(NAME), {NAME}, {{name}}, *name*, %NAME%.
 _UNFILLED = re.compile(
@@ -45,16 +49,20 @@ _LABEL_NAMES = ("tag", "name", "key", "label")
 #: Longest list of paths or words that a reason names.
 _NAMED_LIMIT = 60
 
-#: What the alerts of a body share is kept with each of them as long as all these copies stay below this many bytes.
+#: What the alerts of a body share is kept with each of them, in its details and beside it, as long as all these copies stay below this many bytes each.
 _COPIES_LIMIT = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A path, as written. `keys` lead to it from the alert or the body; `find` gives None where nothing is."""
+    """A path, as written. `keys` lead to it from the alert or the body; `find` gives None where nothing is.
+
+    is_shared:  it begins at the body, so all alerts of a body have the same there.
+    """
 
     path: str
     keys: tuple[str | int, ...]
+    is_shared: bool
     find: Callable[[View], Any] = field(compare=False, repr=False)
 
 
@@ -97,6 +105,23 @@ class Fields:
     links: Mapping[str, Place] = field(default_factory=lambda: MappingProxyType({}))
 
 
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """One alert in its body. `shared`: what was read for all alerts of the body, by path and by who read it."""
+
+    view: View
+    shared: dict[tuple[str, Callable[[Any], Any]], Any]
+
+    def read(self, place: Place, read: Callable[[Any], _Read]) -> _Read:
+        """What `read` makes of the value at a place. For each alert again, it would cost the body times its alerts."""
+        if not place.is_shared:
+            return read(place.find(self.view))
+        if (place.path, read) not in self.shared:
+            self.shared[place.path, read] = read(place.find(self.view))
+        found: _Read = self.shared[place.path, read]
+        return found
+
+
 def parser(fields: Fields) -> Parser:
     """The parser for bodies that say everything in these fields."""
     return partial(_parse, fields)
@@ -111,18 +136,23 @@ def _parse(fields: Fields, body: bytes, headers: Mapping[str, str], source: str)
     decoded = read_form(body) if is_form(headers.get("content-type", ""), body) else read_json(body)
     entries = _entries(fields, decoded.value)
     raws, notes = decoded.value, decoded.notes
-    if len(body) * len(entries) > _COPIES_LIMIT and _shared_size(fields, raws) * len(entries) > _COPIES_LIMIT:
+    copy_limit = _COPIES_LIMIT // max(1, len(entries))
+    if len(body) > copy_limit and _shared_size(fields, raws) > copy_limit:
         raws = None
         notes = (*notes, "the body has so many alerts that what they share was left out of raw_event")
+    if len(body) > copy_limit and _shared_details_size(fields, decoded.value) > copy_limit:
+        fields = _without_shared_details(fields)
+        notes = (*notes, "the body has so many alerts that what they share was left out of the details")
+    shared: dict[tuple[str, Callable[[Any], Any]], Any] = {}
     alerts: list[Alert] = []
     skipped: list[Skipped] = []
     ignored: list[str] = []
     for position, entry in enumerate(entries):
-        view = {"alert": entry, "raw_event": decoded.value}
-        said = _first(fields.status, view, _said)
+        sight = _Sight({"alert": entry, "raw_event": decoded.value}, shared)
+        said = _first(fields.status, sight, _said)
         meant = said.casefold()
         status = fields.statuses.get(meant)
-        fingerprint = _identify(fields.identity, view)
+        fingerprint = _identify(fields.identity, sight)
         if meant not in fields.statuses:
             skipped.append(Skipped(position, _unknown_status(fields, said)))
         elif status is None:
@@ -133,7 +163,7 @@ def _parse(fields: Fields, body: bytes, headers: Mapping[str, str], source: str)
             )
         else:
             raw = _narrowed(raws, fields.alerts.keys, entry) if fields.alerts else entry
-            alerts.append(_read_alert(fields, view, source, fingerprint, status, raw, notes))
+            alerts.append(_read_alert(fields, sight, source, fingerprint, status, raw, notes))
     return ParsedPayload(tuple(alerts), tuple(skipped), tuple(ignored), notes=notes)
 
 
@@ -155,30 +185,30 @@ def _entries(fields: Fields, body: Any) -> Sequence[Any]:
 
 
 def _read_alert(
-    fields: Fields, view: View, source: str, fingerprint: str, status: Status, raw: Any, notes: tuple[str, ...]
+    fields: Fields, sight: _Sight, source: str, fingerprint: str, status: Status, raw: Any, notes: tuple[str, ...]
 ) -> Alert:
     name = source.partition("/")[2] or source
-    started, ended = _time(fields.started, view), _time(fields.ended, view)
-    severity, doubts = _severity(fields, view)
+    started, ended = _time(fields.started, sight), _time(fields.ended, sight)
+    severity, doubts = _severity(fields, sight)
     for places, instant in ((fields.started, started), (fields.ended, ended)):
-        if instant is UNKNOWN and (text := _first(places, view, _text)) and not _NO_TIME.match(text):
+        if instant is UNKNOWN and (text := _first(places, sight, _text)) and not _NO_TIME.match(text):
             doubts.append(f"the time {quoted(text)} at {_named(places)} cannot be read")
-    shown = links((_text(place.find(view)), text) for text, place in fields.links.items())
+    shown = links((sight.read(place, _text), text) for text, place in fields.links.items())
     return Alert(
         source=source,
         fingerprint=fingerprint,
         status=status,
         event=CommonEvent(
-            summary=_line(fields.summary, view) or f"{name} alert {one_line(fingerprint)}",
-            source=_line(fields.source, view) or name,
+            summary=_first(fields.summary, sight, _line) or f"{name} alert {one_line(fingerprint)}",
+            source=_first(fields.source, sight, _line) or name,
             severity=severity,
             timestamp=started.text,
-            component=_line(fields.component, view),
-            group=_line(fields.group, view),
-            class_=_line(fields.class_, view),
-            custom_details=_details(fields, view),
+            component=_first(fields.component, sight, _line),
+            group=_first(fields.group, sight, _line),
+            class_=_first(fields.class_, sight, _line),
+            custom_details=_details(fields, sight),
         ),
-        episode=_first(fields.episode, view, _text) or started.text,
+        episode=_first(fields.episode, sight, _key) or started.text,
         episode_at=started.ms,
         ended_at=ended.ms if status is Status.RESOLVED else 0,
         links=shown,
@@ -189,10 +219,10 @@ def _read_alert(
     )
 
 
-def _identify(places: Places, view: View) -> str:
+def _identify(places: Places, sight: _Sight) -> str:
     """The parts joined by colons, which are escaped within them; "" where one is missing."""
-    parts = [_text(place.find(view)) for place in places]
-    if any(not part or _PARTLY_UNFILLED.search(part) for part in parts):
+    parts = [sight.read(place, _shared_part if place.is_shared else _part) for place in places]
+    if not all(parts):
         return ""
     if len(parts) == 1:
         return parts[0]
@@ -205,9 +235,9 @@ def _unknown_status(fields: Fields, said: str) -> str:
     return f"the status {quoted(said)} at {_named(fields.status)} is none of {_cut(', '.join(fields.known))}"
 
 
-def _severity(fields: Fields, view: View) -> tuple[Severity, list[str]]:
+def _severity(fields: Fields, sight: _Sight) -> tuple[Severity, list[str]]:
     """The severity, and what is doubtful about it."""
-    said = _first(fields.severity, view, _said)
+    said = _first(fields.severity, sight, _said)
     meant = said.casefold()
     if found := fields.severities.get(meant) or SEVERITIES.get(meant):
         return found, []
@@ -215,34 +245,46 @@ def _severity(fields: Fields, view: View) -> tuple[Severity, list[str]]:
     return default, [] if _is_absent(said) else [f"the severity {quoted(said)} is not known: taken for {default}"]
 
 
-def _time(places: Places, view: View) -> Instant:
-    text = _first(places, view, _text)
+def _time(places: Places, sight: _Sight) -> Instant:
+    text = _first(places, sight, _text)
     instant = read_epoch(text)
     return read_rfc3339(text) if instant is UNKNOWN else instant
 
 
-def _details(fields: Fields, view: View) -> dict[str, Any]:
+def _details(fields: Fields, sight: _Sight) -> dict[str, Any]:
     if fields.details is None and not fields.labels:
-        alert = view["alert"]
+        alert = sight.view["alert"]
         return dict(alert) if isinstance(alert, dict) else {}
     details: dict[str, Any] = {}
     for place in fields.labels:
-        details |= _labels(place, place.find(view))
+        details |= _labels(place, sight)
     for name, place in (fields.details or {}).items():
-        value = place.find(view)
-        if not (isinstance(value, str) and _is_absent(value)) and value is not None:
+        if (value := sight.read(place, _detail)) is not None:
             details[name] = value
     return details
 
 
-def _labels(place: Place, value: Any) -> dict[str, Any]:
+def _labels(place: Place, sight: _Sight) -> dict[str, Any]:
     """The members of an object or of a list of names and values. Anything else keeps its own name."""
-    if isinstance(value, dict):
-        return value
+    members = sight.read(place, _members)
+    if members is not None:
+        return members
+    value = sight.read(place, _detail)
+    return {} if value is None else {str(place.keys[-1]): value}
+
+
+def _members(value: Any) -> dict[str, Any] | None:
+    """One more than are shown at most, so that whoever cuts them still sees that there are too many. None: there are none."""
     if isinstance(value, list) and all(isinstance(item, dict) and "value" in item for item in value):
-        named = [(_first_name(item), item["value"]) for item in value]
-        return {name: each for name, each in named if name}
-    return {} if value is None or _is_absent(str(value)) else {str(place.keys[-1]): value}
+        value = {name: item["value"] for item in value if (name := _first_name(item))}
+    if not isinstance(value, dict):
+        return None
+    return value if len(value) <= DETAILS else dict(islice(value.items(), DETAILS + 1))
+
+
+def _detail(value: Any) -> Any:
+    """The value as it is; None where it stands for nothing."""
+    return None if isinstance(value, str) and _is_absent(value) else value
 
 
 def _first_name(label: Mapping[str, Any]) -> str:
@@ -267,17 +309,49 @@ def _shared_size(fields: Fields, body: Any) -> int:
     return len(msgspec.json.encode(_narrowed(body, fields.alerts.keys, None))) if fields.alerts else 0
 
 
-def _first(places: Places, view: View, read: Callable[[Any], str]) -> str:
+def _shared_details_size(fields: Fields, body: Any) -> int:
+    """The bytes of what all alerts of a body show of it."""
+    view = {"alert": None, "raw_event": body}
+    places = (*fields.labels, *(fields.details or {}).values())
+    return sum(len(msgspec.json.encode(fit_value(place.find(view)))) for place in places if place.is_shared)
+
+
+def _without_shared_details(fields: Fields) -> Fields:
+    return replace(
+        fields,
+        labels=tuple(place for place in fields.labels if not place.is_shared),
+        details={name: place for name, place in (fields.details or {}).items() if not place.is_shared},
+    )
+
+
+def _first(places: Places, sight: _Sight, read: Callable[[Any], str]) -> str:
+    """The first text at the places; of a long one a character more than is shown, so that it still is cut with a mark."""
     for place in places:
-        value = place.find(view)
-        if value is not None and (text := read(value)):
-            return text
+        if text := sight.read(place, read):
+            return text[: LIMITS.text + 1]
     return ""
 
 
-def _line(places: Places, view: View) -> str:
+def _line(value: Any) -> str:
     """Text for people, in one line, with HTML's entities resolved."""
-    return _first(places, view, lambda value: one_line(unescaped(_text(value))))
+    return one_line(unescaped(_text(value)))
+
+
+def _part(value: Any) -> str:
+    """A part of an identity; "" where it has a name in it that was not filled in."""
+    text = _text(value)
+    return "" if _PARTLY_UNFILLED.search(text) else text
+
+
+def _shared_part(value: Any) -> str:
+    """Hashed where it is too long, for each alert of a body has it."""
+    return _key(_part(value))
+
+
+def _key(value: Any) -> str:
+    """Text that only tells alerts or episodes apart; hashed where it is too long."""
+    text = _text(value)
+    return text if len(text) <= LIMITS.text else hashed(text)
 
 
 def _text(value: Any) -> str:

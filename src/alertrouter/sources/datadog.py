@@ -193,7 +193,7 @@ def _identify(values: Mapping[str, str]) -> str:
         return f"{org}:{escaped(monitor_id)}:{group}"
     for field in _SUBSTITUTES:
         if value := values.get(field):
-            return f"{org}:-:{field}:{value}"
+            return f"{org}:%{field}:{value}"  # no escaped id of a monitor looks like it
     return ""
 
 
@@ -220,14 +220,12 @@ def _read_details(values: Mapping[str, str], tags: tuple[str, ...]) -> dict[str,
         details["text"] = text
     if tags:
         details["tags"] = list(tags)
-    by_key: dict[str, list[str]] = {}
+    by_key: dict[str, dict[str, None]] = {}  # the values as names: in order, and each once, however many there are
     for tag in (*tags, *split_tags(values.get("scope", ""))):
         key, colon, value = (part.strip() for part in tag.partition(":"))
         if key and colon and key not in _RESERVED:
-            known = by_key.setdefault(key, [])
-            if value not in known:
-                known.append(value)
-    return details | {key: found[0] if len(found) == 1 else found for key, found in by_key.items()}
+            by_key.setdefault(key, {})[value] = None
+    return details | {key: next(iter(found)) if len(found) == 1 else list(found) for key, found in by_key.items()}
 
 
 def _monitor_address(values: Mapping[str, str], link: MonitorLink) -> str:

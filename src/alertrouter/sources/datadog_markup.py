@@ -24,7 +24,9 @@ _MENTION = re.compile(
 )
 
 #: Datadog's own line under every message. Today's address is /monitors/<id>?group=..., in 2015 it was /monitors#<id>?...
-_MONITOR_STATUS = re.compile(r"\[Monitor Status\]\((https?://[^\s()]+/monitors[/#](\d{1,20})[^\s()]*)\)", re.ASCII)
+_MONITOR_STATUS = re.compile(r"\[Monitor Status\]\(([^\s()]+)\)", re.ASCII)
+#: Apart from the link: in one expression, a link without its end is read again from each "/monitors/1" in it.
+_MONITOR_ADDRESS = re.compile(r"https?://[^\s()]+/monitors[/#](\d{1,20})", re.ASCII)
 _GROUP = re.compile(r"[?&]group=([^&#]*)")
 
 
@@ -71,11 +73,21 @@ def read_title(title: str, transitions: Container[str]) -> Title:
 def read_monitor_link(text: str) -> MonitorLink:
     """The last such link: what stands before it, the monitor's author wrote."""
     link = MonitorLink()
-    for match in _MONITOR_STATUS.finditer(text):
-        href = match[1].replace("&amp;", "&")
-        group = _GROUP.search(href)
-        link = MonitorLink(href, match[2], one_line(unquote_plus(group[1])) if group else "")
+    for status in _MONITOR_STATUS.finditer(text):
+        if monitor := _MONITOR_ADDRESS.match(status[1]):
+            href = status[1].replace("&amp;", "&")
+            link = MonitorLink(href, monitor[1], _group_of(href))
     return link
+
+
+def _group_of(href: str) -> str:
+    group = _GROUP.search(href)
+    if group is None:
+        return ""
+    try:
+        return one_line(unquote_plus(group[1], errors="strict"))
+    except UnicodeDecodeError:  # with replacement characters, two groups would be one
+        return one_line(group[1])
 
 
 def readable(text: str) -> str:

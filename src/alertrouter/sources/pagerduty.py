@@ -29,7 +29,7 @@ from alertrouter.alert import (
 )
 from alertrouter.errors import BadPayload
 from alertrouter.sources import SENDERS
-from alertrouter.sources.body import read_json
+from alertrouter.sources.body import LONGEST_CODE, REPLACED, read_json
 from alertrouter.sources.instant import Instant, read_rfc3339
 from alertrouter.sources.payload import ParsedPayload
 from alertrouter.sources.text import as_text, links, one_line, web_address
@@ -153,7 +153,7 @@ def read_alert(event: Event, source: str, new_key: Callable[[], str]) -> Alert:
     routing key is a credential and does not get into the alert: rules see the name of its integration in its place.
     """
     members = event.members
-    faults = _faults(members)
+    faults = _faults(members, DEDUP_KEY_LIMIT * (LONGEST_CODE if REPLACED in event.notes else 1))
     if faults:
         raise BadPayload(f"not an Events API v2 event: {'; '.join(faults)}", faults=faults)
     payload = members.get("payload") or {}
@@ -181,13 +181,21 @@ def read_alert(event: Event, source: str, new_key: Callable[[], str]) -> Alert:
         raw={**members, "routing_key": source.partition("/")[2] or DEFAULT_INTEGRATION},
         notes=(*event.notes, *notes),
         enqueued=Enqueued(
-            # PagerDuty may call a blank one missing; and whoever names an alert of another sender must not close it
-            dedup_key=alert_id(source, key) if not key.strip() or _OURS.match(key) else key,
+            dedup_key=key if _may_be_told(key) else alert_id(source, key),
             # PagerDuty too looks at the payload of triggers only
             content=_digest(payload) if status is Status.FIRING else "",
             images=_read_images(members.get("images")),
         ),
     )
+
+
+def _may_be_told(key: str) -> bool:
+    """Whether PagerDuty is told the client's own key.
+
+    It may call one of blanks missing, and one too long that has codes in place of single characters. And whoever names
+    the alert of another sender must not close it.
+    """
+    return bool(key.strip()) and len(key) <= DEDUP_KEY_LIMIT and not _OURS.match(key)
 
 
 def _digest(payload: dict[str, Any]) -> str:
@@ -196,14 +204,14 @@ def _digest(payload: dict[str, Any]) -> str:
     return sha256(msgspec.json.encode(content, order="sorted")).hexdigest()[:_DIGEST_LENGTH]
 
 
-def _faults(event: dict[str, Any]) -> list[str]:
+def _faults(event: dict[str, Any], key_limit: int) -> list[str]:
     action, key, payload = event.get("event_action"), event.get("dedup_key"), event.get("payload")
     faults = []
     if not isinstance(action, str) or action not in _STATUSES:
         faults.append("'event_action' must be trigger, acknowledge or resolve")
     if key is not None and not isinstance(key, str):
         faults.append("'dedup_key' must be a string")
-    elif key is not None and len(key) > DEDUP_KEY_LIMIT:
+    elif key is not None and len(key) > key_limit:
         faults.append(f"'dedup_key' is longer than {DEDUP_KEY_LIMIT} characters")
     elif not key and action in ("acknowledge", "resolve"):
         faults.append(f"'dedup_key' is missing: it names the alert to {action}")
