@@ -32,7 +32,8 @@ async def test_a_restart_on_a_long_backlog(tmp_path: Path, figure: Figure) -> No
         PagerDutyProcess() as pagerduty,
     ):
         await pagerduty.fail(Fault("status", times=0, status=503))
-        router = Router(tmp_path / "router", rules, pagerduty.url, redis.url)
+        bound = {"ALERTROUTER_MAX_PENDING": str(2 * BACKLOG)}  # past its bound it is right not to take more
+        router = Router(tmp_path / "router", rules, pagerduty.url, redis.url, **bound)
         empty_took = await serving(router)
         await router.kill()
         client = connect(redis.url)
