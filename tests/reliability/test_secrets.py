@@ -387,9 +387,10 @@ async def letters_of(client: Client) -> bool:
 
 async def bad_rules(client: Client, rules: Path, planted: Secrets) -> None:
     """Somebody writes a key where its place belongs, and YAML that is none, and takes it back."""
-    service = rules / "services" / "search-service.yaml"
-    good, key = service.read_text(), planted["by environment"]
-    for text in (
+    key, word, any_word = planted["by environment"], planted["team token"], planted["old team token"]
+    await written(
+        client,
+        rules / "services" / "search-service.yaml",
         f"service: search-service\nrouting_key: {key}\n",
         f"service: search-service\nrouting_key: {{env: {key}}}\nsets: {{start: []}}\ncatch_all: {{}}\n",
         f"service: search-service\nrouting_key: {{file: {key}}}\nsets: {{start: []}}\ncatch_all: {{}}\n",
@@ -398,14 +399,10 @@ async def bad_rules(client: Client, rules: Path, planted: Secrets) -> None:
         f"{key}\n",
         f"service: search-service\n{key}: x\n",
         f"service: search-service\nsets: {{start: [{{rule: a, when: {key}}}]}}\ncatch_all: {{}}\n",
-    ):
-        service.write_text(text)
-        await client.ask("/-/reload", "POST")
-        await looked_at(client)
-    service.write_text(good)
-    senders = rules / "alertrouter.yaml"
-    good, word, any_word = senders.read_text(), planted["team token"], planted["old team token"]
-    for text in (
+    )
+    await written(
+        client,
+        rules / "alertrouter.yaml",
         f"sources: {{alertmanager/team: {{tokens: [{{name: new, file: {any_word!r}}}, {{name: b, env: {any_word!r}}}]}}}}\n",
         f"sources: {{alertmanager/team: {{tokens: [{word!r}]}}}}\n",
         f"sources: {{alertmanager/team: {{tokens: {word!r}}}}}\n",
@@ -416,15 +413,21 @@ async def bad_rules(client: Client, rules: Path, planted: Secrets) -> None:
         f"sources: {{alertmanager/team: {{signature: {{scheme: {word!r}, secrets: [{word!r}]}}}}}}\n",
         f"integrations: {{zabbix: {{routing_key: {key}, service: payment-service}}}}\n",
         f"integrations: {{zabbix: {{routing_key: {{env: {key}}}, service: payment-service}}}}\n",
-    ):
-        senders.write_text(text)
-        await client.ask("/-/reload", "POST")
-        await looked_at(client)
-    senders.write_text(good)
+    )
     (rules / "router.yaml").rename(rules / "kept")
     assert (await client.ask("/-/reload", "POST"))[0] == 422
     (rules / "kept").rename(rules / "router.yaml")
     assert (await client.ask("/-/reload", "POST"))[0] == 200
+
+
+async def written(client: Client, path: Path, *texts: str) -> None:
+    """Put each text into the file for a while."""
+    good = path.read_text()
+    for text in texts:
+        path.write_text(text)
+        await client.ask("/-/reload", "POST")
+        await looked_at(client)
+    path.write_text(good)
 
 
 async def looked_at(client: Client) -> None:
