@@ -48,6 +48,14 @@ def _is_plain(text: str, encoding: str) -> bool:
     return True
 
 
+def no_command(line: str) -> str:
+    """The line, in quotes where a runner of workflows would take it for a command.
+
+    https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
+    """
+    return f"'{line}'" if line.lstrip().startswith(("::", "##[")) else line
+
+
 def escaped_lines(text: str, encoding: str = "utf-8") -> str:
     """Each line of the text, escaped."""
     return "\n".join(escaped(line, encoding) for line in text.split("\n"))

@@ -23,6 +23,7 @@ from alertrouter.shown import (
     escaped_lines,
     in_code,
     in_markdown,
+    no_command,
     without_credentials,
     without_secrets,
 )
@@ -200,6 +201,12 @@ def test_names_of_metrics_are_no_tokens() -> None:
 )
 def test_a_place_is_shown_and_what_may_be_the_secret_itself_is_not(place: KeyReference, shown: str) -> None:
     assert place.shown == shown
+
+
+@given(st.sampled_from(["::error::", "##[error]", " \t::stop-commands::x", "\u3000##[group]"]), texts)
+def test_no_line_is_a_workflow_command(command: str, text: str) -> None:
+    assert no_command(command + text).startswith("'")
+    assert not re.match(r"\s*(::|##\[)", no_command(text))
 
 
 @pytest.mark.parametrize("text", ["payments-critical_eu", "prod/eu-1", "CPU at 97.5 % (since 3:15)", "naïve ≥ 5"])

@@ -16,6 +16,7 @@ import msgspec
 from alertrouter.rules.model import RuleTrace
 from alertrouter.rules.tracing import traced
 from alertrouter.shown import escaped as escaped
+from alertrouter.shown import no_command
 
 Told = Mapping[str, Any]
 
@@ -34,7 +35,7 @@ def as_text(explained: Mapping[str, Any]) -> Iterator[str]:
     yield headline(explained)
     yield ""
     yield f"  {explained['dedup_key']}: {explained['status']}, {explained['severity_heard']}"
-    yield f"  {_cut(explained['summary'])}"
+    yield f"  {no_command(_cut(explained['summary']))}"
     yield from _owner(explained)
     yield from _by_rules(explained)
     if "record" in explained:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from alertrouter.history.entries import Differed, Duplicate, Ended, LetterMoved, Sent, SilenceAdded, SilenceEnded
 from alertrouter.history.reading import Line, Recorded
 from alertrouter.record import Outcome, State
+from alertrouter.shown import no_command
 
 #: Steps that are shown at the begin and at the end where there are more than fit a screen.
 _FIRST, _LAST = 10, 25
@@ -70,7 +71,7 @@ def story(lines: Sequence[Line]) -> Iterator[str]:
                 together[fold] = step
     yield next((line.id for line in lines if not isinstance(line, SilenceAdded | SilenceEnded)), "")
     if book.heard is not None:
-        yield _cut(book.heard.alert.event.summary)
+        yield no_command(_cut(book.heard.alert.event.summary))
     yield f"{_end(book)}."
     yield ""
     yield from _dated(steps)
