@@ -80,6 +80,11 @@ class Process:
                     self.url = entry["url"]
                     self._listening.set()
 
+    async def has_put_down(self) -> bool:
+        """Whether it is on record that PagerDuty took something: killed before that, it sends it once more."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/api/v1/history?kind=sent") as answer:
+            return any(each["result"] == "delivered" for each in await answer.json())
+
     async def kill(self) -> None:
         """SIGKILL."""
         self._process.kill()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from alertrouter.alert import Alert
@@ -277,19 +276,13 @@ async def test_a_service_pages_for_a_watchdog_that_stops(settings: Settings, rul
     assert (last.event["event_action"], last.routing_key) == ("resolve", first.routing_key)
 
 
-async def is_put_down(url: str) -> bool:
-    """Whether the history says of something that PagerDuty took it."""
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/api/v1/history?kind=sent") as answer:
-        return any(each["result"] == "delivered" for each in await answer.json())
-
-
 async def test_a_killed_service_remembers_the_page_it_opened(tmp_path: Path, rules: Path, sandbox: Sandbox) -> None:
     write_rules(rules, FAST)
     body = alertmanager_body(alertmanager_alert("Watchdog", severity="none"))
     keys = {"PD_KEY_SEARCH": "5" * 32}
     async with Process(tmp_path, rules, sandbox, **keys) as process:
         await sandbox.wait_for(lambda events: len(events) == 1, timeout_s=15)
-        await until(lambda: is_put_down(process.url))  # killed before that, it would send the page once more
+        await until(process.has_put_down)  # killed before that, it would send the page once more
         await process.kill()
     async with Process(tmp_path, rules, sandbox, **keys) as process:
         assert await process.post(PATH, body) == 202
